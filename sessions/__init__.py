@@ -1,0 +1,88 @@
+"""Sessions for CherryPy: every backend, the same rules on each.
+
+    import cherrypy, sessions
+    sessions.install()
+
+    class Root:
+        @cherrypy.expose
+        def index(self):
+            cherrypy.session['count'] = cherrypy.session.get('count', 0) + 1
+            return str(cherrypy.session['count'])
+
+    cherrypy.quickstart(Root(), '/', {'/': {'tools.sessions.on': True}})
+
+How to read the package, in the order in which a request runs through it:
+
+    startup.py    install(), and the check of all options before the first visitor
+    settings.py   the options: names, defaults, what they may be
+    cookies.py    the browser's cookie, in and out
+    tool.py       the hooks of a request: init, save, close
+    session.py    Session: every rule of a session is here
+    store.py      Store, Hold, Record: what a backend must do
+    backends/     one file each; file.py is the one to read first
+    codec.py      the values of a session as text
+    locks.py      fair locks between the threads of a process
+    table.py      which stores are open, and their cleaners
+    workers.py    a busy session does not take every thread
+    compat.py     classes written for CherryPy's own tool
+    testing.py    the tests that every backend must pass
+"""
+
+from .cookies import LenientRequest, request_cookies
+from .errors import (
+    ConfigError,
+    LockTimeout,
+    SessionClosed,
+    SessionError,
+    StoreError,
+    Unavailable,
+    Unreadable,
+    UnstorableValue,
+)
+from .session import FileSession, RamSession, ServiceUnavailable, Session
+from .startup import close_stores, install, open_stores, ping
+from .store import Hold, Record, Store
+from .tool import (
+    SessionTool,
+    close,
+    cookie_name,
+    expire,
+    init,
+    reference,
+    save,
+    session_lock,
+    set_response_cookie,
+)
+
+__all__ = [
+    "ConfigError",
+    "FileSession",
+    "Hold",
+    "LenientRequest",
+    "LockTimeout",
+    "RamSession",
+    "Record",
+    "ServiceUnavailable",
+    "Session",
+    "SessionClosed",
+    "SessionError",
+    "SessionTool",
+    "Store",
+    "StoreError",
+    "Unavailable",
+    "Unreadable",
+    "UnstorableValue",
+    "close",
+    "close_stores",
+    "cookie_name",
+    "expire",
+    "init",
+    "install",
+    "open_stores",
+    "ping",
+    "reference",
+    "request_cookies",
+    "save",
+    "session_lock",
+    "set_response_cookie",
+]

@@ -1,0 +1,119 @@
+"""Reading and writing cookies.
+
+`http.cookies.SimpleCookie`, which CherryPy reads requests with, gives up at the first cookie it does not like:
+`prefs={"a":1}; session_id=...` loses the session, and `br(oken=1` answers 400 on every page until the visitor
+clears the browser. Cookies of one host are set by many programs, so reading has to be as lenient as browsers are
+(RFC 6265bis section 5.6): cut at each ';', split at the first '=', take what is there.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from http.cookies import CookieError, SimpleCookie
+from typing import Any
+
+import cherrypy
+from cherrypy.lib import httputil
+
+_ESCAPED = re.compile(r"\\(?:([0-3][0-7]{2})|(.))")
+
+
+def parse(header: str) -> list[tuple[str, str]]:
+    """The cookies of a Cookie header as pairs of name and value, in the order in which they came.
+
+    A cookie without '=' has an empty name, as in browsers. Values in double quotes are unquoted as `http.cookies`
+    quotes them, and bytes that are UTF-8 are read as such. Nothing is refused.
+    """
+    pairs = []
+    for part in header.split(";"):
+        name, equals, value = part.partition("=")
+        if not equals:
+            name, value = "", name
+        name, value = name.strip(" \t"), value.strip(" \t")
+        if name or value:
+            pairs.append((_text(name), _text(_unquote(value))))
+    return pairs
+
+
+def _unquote(value: str) -> str:
+    if len(value) < 2 or value[0] != '"' or value[-1] != '"':
+        return value
+    return _ESCAPED.sub(lambda found: chr(int(found[1], 8)) if found[1] else found[2], value[1:-1])
+
+
+def _text(value: str) -> str:
+    """A header's bytes come as latin-1 (PEP 3333)."""
+    if value.isascii():
+        return value
+    try:
+        return value.encode("latin-1").decode()
+    except UnicodeError:
+        return value
+
+
+class RequestCookies(SimpleCookie):
+    """`cherrypy.request.cookie` of a `LenientRequest`: what has a legal name, of two alike the first (the one with the
+    longer path, RFC 6265bis section 5.8.3)."""
+
+    def load(self, rawdata: Any) -> None:
+        for name, value in parse(rawdata):
+            if name not in self:
+                try:
+                    self[name] = value
+                except CookieError:
+                    continue  # request_cookies() still has it
+
+
+class LenientRequest(cherrypy._cprequest.Request):
+    """A request whose Cookie header cannot break it; `sessions.install()` makes it the default of all applications."""
+
+    def process_headers(self) -> None:
+        """Read the headers, the cookies among them leniently."""
+        self.cookie = RequestCookies()
+        super().process_headers()
+
+
+def request_cookies() -> list[tuple[str, str]]:
+    """Every cookie of the current request as (name, value), also those whose names `http.cookies` refuses."""
+    headers = cherrypy.serving.request.header_list
+    return parse("; ".join(value for name, value in headers if name.lower() == "cookie"))
+
+
+def set_cookie(
+    name: str,
+    value: str,
+    *,
+    path: str,
+    domain: str | None = None,
+    max_age: int | None = None,
+    secure: bool = False,
+    httponly: bool = True,
+    samesite: str | None = "Lax",
+) -> None:
+    """Set a cookie of the response.
+
+    Args:
+        max_age: seconds; 0 to delete it, None for a cookie that ends with the browser. Expires says the same moment to
+            the clients that know no Max-Age.
+    """
+    cookie = cherrypy.serving.response.cookie
+    cookie[name] = value
+    morsel = cookie[name]
+    morsel["path"] = path
+    if domain:
+        morsel["domain"] = domain
+    if max_age is not None:
+        morsel["max-age"] = max_age
+        morsel["expires"] = httputil.HTTPDate(time.time() + max_age if max_age else 0)
+    if secure:
+        morsel["secure"] = True
+    if httponly:
+        morsel["httponly"] = True
+    if samesite:
+        morsel["samesite"] = samesite
+
+
+def is_https() -> bool:
+    """Whether the browser speaks https, as far as `tools.proxy` has told."""
+    return bool(cherrypy.serving.request.base.startswith("https:"))

@@ -1,0 +1,137 @@
+"""Putting the tool in place, and checking the options of an application before its first visitor."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import cherrypy
+
+from . import tool
+from .cookies import LenientRequest
+from .settings import Settings, is_cherrypy_class
+from .table import stores
+from .workers import SpareWorkers
+
+_PREFIX = "tools.sessions."
+
+
+class _SessionProxy(cherrypy._ThreadLocalProxy):
+    """`cherrypy.session`: the session of whichever request asks. CherryPy's own proxy cannot be iterated over."""
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(cherrypy.serving.session)
+
+
+class _ToCherryPyLog(logging.Handler):
+    """Hands what this package logs to CherryPy's own log, which the site's operator has set up already."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cherrypy.log.error(self.format(record), "SESSIONS", record.levelno)
+
+
+def install() -> None:
+    """Put the session tool of this package at `cherrypy.tools.sessions`. Calling it again does nothing more.
+
+    It also makes `cherrypy.session` known, lets applications read cookies leniently (`LenientRequest`), and opens and
+    closes the stores of every mounted application with `cherrypy.engine`. A WSGI application that runs under another server calls
+    `open_stores` instead.
+    """
+    if isinstance(cherrypy.tools.sessions, tool.SessionTool):
+        return
+    cherrypy.tools.sessions = tool.SessionTool()
+    cherrypy.session = _SessionProxy("session")
+    if cherrypy.Application.request_class is cherrypy._cprequest.Request:
+        cherrypy.Application.request_class = LenientRequest
+    log = logging.getLogger("sessions")
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addHandler(_ToCherryPyLog())
+    workers = SpareWorkers()
+    cherrypy.engine.subscribe("start", _open_all, priority=70)  # before the server takes requests
+    cherrypy.engine.subscribe("start", workers.start, priority=80)  # when it has its threads
+    cherrypy.engine.subscribe("stop", workers.stop, priority=20)
+    cherrypy.engine.subscribe("stop", close_stores, priority=60)  # after the server's last request
+
+
+def _open_all() -> None:
+    for app in list(cherrypy.tree.apps.values()):
+        if isinstance(app, cherrypy.Application):  # the tree may hold any WSGI application
+            open_stores(app)
+
+
+def open_stores(app: cherrypy.Application) -> None:
+    """Check every session option of an application, wherever it is set, and open its stores.
+
+    Raises:
+        ConfigError: an option is unknown, missing or has a value it cannot have, or a store cannot be opened.
+        Unavailable: a store does not answer.
+    """
+    for options in _places(app):
+        if not is_cherrypy_class(options):
+            settings = Settings.parse(options)
+            stores.open(app, settings.storage_class.store_class, settings.store)
+
+
+def close_stores(app: cherrypy.Application = None) -> None:
+    """Close the stores of an application, or of all. The next request opens them again."""
+    tool.forget(app)
+    stores.close(app)
+
+
+def ping(app: cherrypy.Application) -> None:
+    """Do nothing if every store of an application answers.
+
+    Raises:
+        Unavailable: one does not.
+    """
+    for store in stores.of(app):
+        store.ping()
+
+
+def _places(app: cherrypy.Application) -> Iterator[dict[str, Any]]:
+    """The session options that are in force at each path at which something configures them, where they are on."""
+    set_at: dict[str, dict[str, Any]] = {"": _own(cherrypy.config)}
+    for path, config in _handlers(app.root, "", set()):
+        set_at.setdefault(path, {}).update(_own(config))
+    for path, config in app.config.items():
+        if path.startswith("/"):
+            set_at.setdefault(path.rstrip("/"), {}).update(_own(config))
+    for path in sorted(set_at):
+        options: dict[str, Any] = {}
+        for above in sorted(set_at):
+            if path == above or path.startswith(f"{above}/"):
+                options |= set_at[above]
+        if options.pop("on", False):
+            yield options
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(_PREFIX): value for name, value in config.items() if name.startswith(_PREFIX)}
+
+
+def _handlers(node: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Every page handler below `node` that brings configuration of its own (`_cp_config`, tools as decorators)."""
+    if id(node) in seen:
+        return
+    seen.add(id(node))
+    config = getattr(node, "_cp_config", None)
+    if isinstance(config, Mapping):
+        yield path, config
+    if inspect.isroutine(node) or node is None:
+        return
+    members: dict[str, Any] = {}
+    for source in (*reversed(type(node).__mro__), node):
+        members.update(getattr(source, "__dict__", {}))
+    for name, member in members.items():
+        if not name.startswith("_") and (getattr(member, "exposed", False) or _has_handlers(member)):
+            yield from _handlers(member, f"{path}/{name}", seen)
+
+
+def _has_handlers(member: Any) -> bool:
+    """Whether `member` is a node of the page tree rather than something a page happens to use."""
+    if isinstance(member, type) or not hasattr(member, "__dict__"):
+        return False
+    return any(getattr(value, "exposed", False) for cls in type(member).__mro__ for value in vars(cls).values())

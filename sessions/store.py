@@ -1,0 +1,229 @@
+"""The contract of a backend: what a `Store` keeps, and how a `Hold` keeps everybody else away from it.
+
+A store knows nothing of cookies, requests or CherryPy. It keeps a `Record` under a key. A backend of your own is a
+subclass of `Store` with five methods (load, create, replace, delete, purge); locks between the threads of one process come with the
+base class. One that several processes share overrides `_hold` as well. `sessions.testing` has the tests it must pass.
+
+Lock and load are one step (`acquire`), and so are save and unlock (`Hold.commit`): that is what keeps a request at two
+round trips to a server.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+import zlib
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import ClassVar
+
+from .errors import Unreadable
+from .locks import FairLocks
+
+log = logging.getLogger("sessions")
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A session as it is stored. Times are epoch seconds in UTC.
+
+    Attributes:
+        data: the session's values as `codec.encode` made them: one line of ASCII.
+            Empty for a session that has moved to another key (see `Session.regenerate`).
+        created: when the session began; the absolute limit counts from here.
+        deadline: when it ends if nobody renews it.
+    """
+
+    data: bytes
+    created: float
+    deadline: float
+
+    def pack(self, key: str) -> bytes:
+        """The whole record as one line of ASCII, for stores that keep a text or some bytes under a key.
+
+        It begins with a checksum that takes in the key, so that a torn, flipped or misplaced record is noticed. The
+        checksum is no signature: who can write to the store can write sessions.
+        """
+        body = b"%r %r %b" % (self.created, self.deadline, self.data)
+        return b"%08x %b" % (zlib.crc32(body, zlib.crc32(key.encode())), body)
+
+    @classmethod
+    def unpack(cls, key: str, line: bytes) -> Record:
+        """The record that `pack` made a line of.
+
+        Raises:
+            Unreadable: the line is not whole, or not of this key.
+        """
+        try:
+            checksum, body = line.split(b" ", 1)
+            if int(checksum, 16) != zlib.crc32(body, zlib.crc32(key.encode())):
+                raise Unreadable("the checksum does not match")
+            created, deadline, data = body.split(b" ", 2)
+            return cls(data, float(created), float(deadline))
+        except Unreadable:
+            raise
+        except ValueError as error:
+            raise Unreadable("not a session record") from error
+
+
+class Hold:
+    """A session that nobody else, in any process that shares the store, reads or writes until it is let go.
+
+    Attributes:
+        record: what was stored when the hold began, or None for a key the store does not know.
+    """
+
+    __slots__ = ("_key", "_store", "record")
+
+    def __init__(self, store: Store, key: str, record: Record | None) -> None:
+        self._store: Store | None = store
+        self._key = key
+        self.record = record
+
+    def commit(self, record: Record) -> bool:
+        """Save `record` and let go. False if the session was deleted or moved meanwhile: then nothing is stored.
+
+        Raises:
+            StoreError: nothing was saved; the hold is gone all the same.
+        """
+        try:
+            return self.record is not None and bool(self.record.data) and self._commit(record)
+        finally:
+            self.release()
+
+    def delete(self) -> None:
+        """Destroy the stored record and let go. Nobody can read it again."""
+        try:
+            self._delete()
+        finally:
+            self.release()
+
+    def set_aside(self, reason: Exception) -> None:
+        """Take an unreadable record out of the way, say so once in the log, and let go."""
+        log.warning("unreadable record of session %s set aside: %s", reference(self._key), reason)
+        try:
+            self._set_aside()
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let go without saving. Doing it again does nothing."""
+        store, self._store = self._store, None
+        if store is not None:
+            try:
+                self._unlock()
+            finally:
+                store.locks.release(self._key)
+
+    # What a backend with locks of its own overrides:
+
+    def _commit(self, record: Record) -> bool:
+        assert self._store is not None, "the hold was released"  # noqa: S101 -- a programming error, not input
+        return self._store.replace(self._key, record)
+
+    def _delete(self) -> None:
+        assert self._store is not None, "the hold was released"  # noqa: S101 -- a programming error, not input
+        self._store.delete(self._key)
+
+    def _set_aside(self) -> None:
+        self._delete()
+
+    def _unlock(self) -> None:
+        pass
+
+
+class Store(ABC):
+    """Where the sessions of one application are kept. Its options are the keyword parameters of its `__init__`.
+
+    Every method may raise `Unavailable` (the store did not answer) and none may block without a bound.
+    """
+
+    shared: ClassVar[bool] = False
+    """Whether several processes with the same options see the same sessions."""
+
+    survives_restart: ClassVar[bool] = False
+    """Whether sessions are there again after all processes of the site were restarted."""
+
+    def __init__(self) -> None:
+        self.locks = FairLocks()
+        self.clock: Callable[[], float] = time.time
+        self.namespace = ""
+
+    def acquire(self, key: str, timeout: float) -> Hold:
+        """Lock the session and load it, in one step.
+
+        Args:
+            timeout: seconds to wait at most, in the process and outside of it together.
+
+        Raises:
+            LockTimeout: somebody else held it for too long.
+            Unavailable: the store did not answer.
+        """
+        end = time.monotonic() + timeout
+        self.locks.acquire(key, timeout)
+        try:
+            return self._hold(key, end - time.monotonic())
+        except BaseException:
+            self.locks.release(key)
+            raise
+
+    def _hold(self, key: str, timeout: float) -> Hold:
+        """Make the hold, for the one thread of this process that has the lock of `key`."""
+        return Hold(self, key, self.load(key))
+
+    @abstractmethod
+    def load(self, key: str) -> Record | None:
+        """The record of `key` without a lock, or None. It may have expired: the session decides."""
+
+    @abstractmethod
+    def create(self, key: str, record: Record) -> None:
+        """Store the record of a new session. Keys are not guessable, so nobody else can be using this one."""
+
+    @abstractmethod
+    def replace(self, key: str, record: Record) -> bool:
+        """Store `record` in place of the one that is there. False, and nothing stored, if there is none or one without
+        data: a session that was deleted or has moved meanwhile must not come back."""
+
+    @abstractmethod
+    def delete(self, key: str) -> None:
+        """Destroy the record of `key`, held or not. A key that is not there is no error."""
+
+    @abstractmethod
+    def purge(self, limit: int) -> int:
+        """Remove up to `limit` records whose deadline has passed, and what they left behind; how many it were.
+
+        It never waits for a held session and goes on past a record it cannot read.
+        """
+
+    def count(self) -> int:
+        """How many live sessions the application has.
+
+        Raises:
+            NotImplementedError: the backend cannot count.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot count its sessions")
+
+    def ping(self) -> None:
+        """Do nothing if the store answers.
+
+        Raises:
+            Unavailable: it does not.
+        """
+        self.load(self.new_key())
+
+    def checkpoint(self) -> None:
+        """Called every few minutes by the cleaner, after it has cleaned."""
+
+    def close(self) -> None:
+        """Let go of connections and files. The store is not used again."""
+
+    def new_key(self) -> str:
+        """A key that no session has."""
+        return f"{self.namespace}{secrets.token_hex(32)}"
+
+
+def reference(key: str) -> str:
+    """A short name of a session for logs and pages. It is taken from the hash, so nobody can make the id of it."""
+    return key[-64:][:8]

@@ -1,0 +1,102 @@
+"""The table of open stores: one per application and settings, opened when the site starts, cleaned, closed when it stops."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import weakref
+from typing import Any
+
+from .store import Store, log
+
+_BATCH = 500  # records a cleaning removes before it lets others have the store
+_PAUSE = 0.01  # seconds it lets them have it
+
+
+class Cleaner(threading.Thread):
+    """Removes expired sessions every so often. Only the store knows how; no visitor ever pays for it (rule 18)."""
+
+    def __init__(self, store: Store, seconds: float) -> None:
+        super().__init__(name=f"cleaner of {type(store).__name__}", daemon=True)
+        self._store = store
+        self._seconds = seconds
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Clean until `stop`. What goes wrong is logged and tried again the next time."""
+        while not self._stopped.wait(self._seconds):
+            try:
+                self.clean()
+                self._store.checkpoint()
+            except Exception:
+                log.exception("cleaning the sessions failed; it is tried again in %g s", self._seconds)
+
+    def clean(self) -> None:
+        """Remove all that has expired, in batches."""
+        while self._store.purge(_BATCH) == _BATCH and not self._stopped.wait(_PAUSE):
+            pass
+
+    def stop(self) -> None:
+        """End the thread and wait until it has ended."""
+        self._stopped.set()
+        if self.is_alive():
+            self.join()
+
+
+class OpenStores:
+    """Finds the store of an application and its settings, or opens it.
+
+    Applications do not see each other's sessions: each has stores of its own in the process, and where two of them keep
+    their sessions in one place, a prefix of the keys, made from the path the application is mounted at. Two processes
+    of one application have the same prefix, and share.
+    """
+
+    def __init__(self) -> None:
+        self._mutex = threading.Lock()
+        self._stores: weakref.WeakKeyDictionary[Any, dict[str, Store]] = weakref.WeakKeyDictionary()
+        self._cleaners: weakref.WeakKeyDictionary[Store, Cleaner] = weakref.WeakKeyDictionary()
+
+    def open(self, app: Any, store_class: type[Store], options: tuple[tuple[str, Any], ...]) -> Store:
+        """The store of `app` (a cherrypy.Application) with these options.
+
+        Raises:
+            ConfigError, Unavailable: it cannot be opened.
+        """
+        settings = f"{store_class.__module__}.{store_class.__qualname__}{options!r}"
+        with self._mutex:
+            stores = self._stores.setdefault(app, {})
+            if settings not in stores:
+                store = store_class(**dict(options))
+                store.namespace = hashlib.sha256((app.script_name or "").encode()).hexdigest()[:8] + "-"
+                stores[settings] = store
+            return stores[settings]
+
+    def of(self, app: Any) -> list[Store]:
+        """The open stores of an application."""
+        with self._mutex:
+            return list(self._stores.get(app, {}).values())
+
+    def clean_every(self, store: Store, minutes: float) -> None:
+        """Start the store's cleaner unless it has one. Not at the start of the site: a server that forks its workers
+        afterwards would leave the threads behind."""
+        with self._mutex:
+            if minutes and store not in self._cleaners:
+                cleaner = self._cleaners[store] = Cleaner(store, minutes * 60)
+                cleaner.start()
+
+    def close(self, app: Any = None) -> None:
+        """Close the stores of an application, or all."""
+        with self._mutex:
+            closing = [
+                (store, self._cleaners.pop(store, None))
+                for owner in ([app] if app is not None else list(self._stores))
+                for store in self._stores.pop(owner, {}).values()
+            ]
+        for store, cleaner in closing:
+            if cleaner:
+                cleaner.stop()
+            store.close()
+
+
+stores = OpenStores()
+"""The one table of this process."""

@@ -1,0 +1,295 @@
+"""The CherryPy tool: where in the life of a request a session is made, saved and let go.
+
+    before_request_body    init      makes the Session object; the store is not asked
+                                     (with locking='early' it is locked here)
+    handler                          the first access locks and loads it
+    before_finalize        save      saves it if it changed, lets go, sets the cookie
+    before_error_response  close     the handler failed: lets go without saving
+    on_end_request         close     once more, for whatever went another way
+"""
+
+from __future__ import annotations
+
+import hashlib
+import weakref
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Any
+
+import cherrypy
+import cherrypy.lib.sessions
+from cherrypy.lib import is_iterator
+
+from . import compat
+from .cookies import is_https, request_cookies, set_cookie
+from .errors import SessionError
+from .session import Session, cookie_age
+from .settings import Settings, check_names, is_cherrypy_class
+from .store import Store
+from .table import stores
+
+_resolved: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Settings, Store]]] = weakref.WeakKeyDictionary()
+
+
+class SessionTool(cherrypy._cptools.Tool):
+    """`cherrypy.tools.sessions`; its options are those of `Settings` and of the backend in use."""
+
+    def __init__(self) -> None:
+        super().__init__("before_request_body", init, name="sessions")
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Turn the tool on for a handler: `@cherrypy.tools.sessions(locking='explicit')`.
+
+        Raises:
+            ConfigError: an unknown option.
+        """
+        if not is_cherrypy_class(kwargs):
+            check_names(kwargs)
+        return super().__call__(*args, **kwargs)
+
+    def _setup(self) -> None:
+        """Called by CherryPy for each request for which the tool is on."""
+        conf = self._merged_args()
+        priority = conf.pop("priority", self._priority)
+        if is_cherrypy_class(conf):
+            compat.attach(conf, priority)
+            return
+        hooks = cherrypy.serving.request.hooks
+        hooks.attach("before_request_body", init, priority=priority, **conf)
+        if conf.get("locking") == "early":
+            hooks.attach("before_request_body", _lock, priority=priority + 10)
+        hooks.attach("before_finalize", save)
+        hooks.attach("before_error_response", close)
+        hooks.attach("on_end_request", close)
+
+    def regenerate(self) -> None:
+        """Give the session of this request a new id; see `Session.regenerate`."""
+        session = cherrypy.serving.session
+        session.regenerate()
+        if not isinstance(session, Session):
+            conf = self._merged_args()
+            names = ("path", "path_header", "name", "timeout", "domain", "secure")
+            cherrypy.lib.sessions.set_response_cookie(**{name: conf[name] for name in names if name in conf})
+
+
+def init(
+    storage_type: str = "ram",
+    path: str | None = None,
+    path_header: str | None = None,
+    name: str = "session_id",
+    timeout: float = 60,
+    domain: str | None = None,
+    secure: bool | str = "auto",
+    clean_freq: float = 5,
+    **kwargs: Any,
+) -> None:
+    """Give this request its session. Nothing is read, locked or set until the session is used.
+
+    The arguments are the options of the tool; see `Settings`, and the store of the backend in use.
+
+    Raises:
+        ConfigError: an option that is none; `open_stores` finds it when the site starts.
+    """
+    if hasattr(cherrypy.serving, "session"):
+        return
+    request = cherrypy.serving.request
+    options = dict(
+        kwargs, storage_type=storage_type, path=path, path_header=path_header, name=name, timeout=timeout,
+        domain=domain, secure=secure, clean_freq=clean_freq,
+    )  # fmt: skip
+    settings, store = _resolve(request.app, options)
+    stores.clean_every(store, settings.clean_freq)
+    request.session_settings = settings
+    cherrypy.serving.session = settings.storage_class(
+        _presented_id(request.cookie, name),
+        store=store,
+        timeout=settings.timeout,
+        lifetime=settings.lifetime,
+        locking=settings.locking,
+        lock_timeout=settings.lock_timeout,
+        arrived=cherrypy.serving.response.time,
+        debug=settings.debug,
+    )
+
+
+def _resolve(app: Any, options: Mapping[str, Any]) -> tuple[Settings, Store]:
+    """The checked options and the open store; worked out once, for they are the same for thousands of requests."""
+    known = _resolved.setdefault(app, {})
+    key: Any = tuple(options.items())
+    try:
+        found = known.get(key)
+    except TypeError:  # an option that is a list
+        key = repr(options)
+        found = known.get(key)
+    if found is None:
+        settings = Settings.parse(options)
+        store = stores.open(app, settings.storage_class.store_class, settings.store)
+        found = known[key] = (settings, store)
+    return found
+
+
+def _presented_id(cookie: Mapping[str, Any], name: str) -> str | None:
+    """The id that the browser sent; of several cookies of this name, the first that could be one of ours."""
+    if name not in cookie:
+        return None
+    values: list[str] = [cookie[name].value, *(value for other, value in request_cookies() if other == name)]
+    return next(filter(Session.is_well_formed, values), values[0])
+
+
+def _lock() -> None:
+    cherrypy.serving.session.acquire_lock()
+
+
+def save() -> None:
+    """Save the session of this request and let go of it, unless the answer is a 5xx: that saves nothing (rule 11).
+
+    Raises:
+        UnstorableValue: a value cannot be stored.
+        cherrypy.HTTPError: 503, the store does not answer.
+    """
+    session = getattr(cherrypy.serving, "session", None)
+    if not isinstance(session, Session):
+        return
+    response = cherrypy.serving.response
+    if not response.stream and is_iterator(response.body):
+        response.collapse_body()  # a generator may write to the session while it yields
+    try:
+        if str(response.status or 200).startswith("5"):
+            session.discard()
+        else:
+            session.save()
+    except cherrypy.HTTPError as error:
+        # While it answers an error or a redirect, CherryPy would turn this one into a 500.
+        cherrypy.serving.request.error_response = error.set_response
+        raise
+    finally:
+        session.seal()
+        _tell_browser(session)
+
+
+save.failsafe = True  # type: ignore[attr-defined]  # CherryPy runs it though another hook failed
+save.priority = 60  # type: ignore[attr-defined]  # after hooks of the site's own, which may write to the session
+
+
+def close() -> None:
+    """Let go of the session without saving it. After `save` there is nothing left to do."""
+    session = getattr(cherrypy.serving, "session", None)
+    if isinstance(session, Session):
+        session.discard()
+
+
+close.failsafe = True  # type: ignore[attr-defined]
+close.priority = 90  # type: ignore[attr-defined]
+
+
+def _tell_browser(session: Session) -> None:
+    """Set the cookie if it has to change, and say that the answer is for this visitor only."""
+    if not session.touched:
+        return
+    headers = cherrypy.serving.response.headers
+    vary = [field.strip() for field in headers.get("Vary", "").split(",") if field.strip()]
+    if "*" not in vary and "cookie" not in map(str.lower, vary):
+        headers["Vary"] = ", ".join([*vary, "Cookie"])
+    headers.setdefault("Cache-Control", "private")
+    settings: Settings = cherrypy.serving.request.session_settings
+    if session.cookie == "expired":
+        _set_cookie(settings, "", 0)
+    elif session.cookie == "new" or (session.cookie == "renewed" and settings.persistent):
+        _set_cookie(settings, session.id, cookie_age(session) if settings.persistent else None)
+
+
+def _set_cookie(settings: Settings, value: str, max_age: int | None) -> None:
+    secure = is_https() if settings.secure == "auto" else bool(settings.secure)
+    set_cookie(
+        settings.name,
+        value,
+        path=_cookie_path(settings.path, settings.path_header),
+        domain=settings.domain,
+        max_age=max_age,
+        secure=secure,
+        httponly=settings.httponly,
+        samesite=settings.samesite,
+    )
+
+
+def _cookie_path(path: str | None, path_header: str | None) -> str:
+    if path:
+        return path
+    told = cherrypy.serving.request.headers.get(path_header, "") if path_header else ""
+    return told if told.startswith("/") and ";" not in told else "/"
+
+
+def expire() -> None:
+    """End the session: destroy what is stored, now, and expire the browser's cookie. CherryPy's own leaves the data in
+    the store, so that whoever kept the cookie is still signed in (ASVS 7.4.1)."""
+    session = cherrypy.serving.session
+    session.delete()
+    if isinstance(session, Session):
+        _tell_browser(session)  # also where the handler fails after this
+    else:
+        cherrypy.lib.sessions.expire()
+
+
+def set_response_cookie(
+    path: str | None = None,
+    path_header: str | None = None,
+    name: str = "session_id",
+    timeout: float | None = 60,
+    domain: str | None = None,
+    secure: bool | str = "auto",
+    httponly: bool = True,
+    samesite: str = "Lax",
+) -> None:
+    """Set the cookie of this request's session by hand. The tool does it whenever it is needed.
+
+    Args:
+        timeout: minutes until the browser drops it; None or 0: it ends with the browser.
+    """
+    set_cookie(
+        name,
+        cherrypy.serving.session.id,
+        path=_cookie_path(path, path_header),
+        domain=domain,
+        max_age=round(timeout * 60) if timeout else None,
+        secure=is_https() if secure == "auto" else bool(secure),
+        httponly=httponly,
+        samesite=samesite,
+    )
+
+
+def session_lock() -> AbstractContextManager[Session]:
+    """Hold this request's session for a block: load it afresh, save it at the end, whatever `locking` says.
+
+        with sessions.session_lock():
+            cherrypy.session['count'] += 1
+
+    If the block raises, what it wrote is thrown away. A block inside a block, or in a page that holds the session
+    already, joins it: the lock is let go by whoever took it first. So two blocks one after the other are two separate
+    steps, and another request may come between them; what the second does must not rest on what the first has read.
+
+    Raises:
+        cherrypy.HTTPError: 503, the session stayed locked for `lock_timeout` seconds, or the store does not answer.
+        SessionError: sessions are not on for this page.
+    """
+    session = getattr(cherrypy.serving, "session", None)
+    if not isinstance(session, Session):
+        raise SessionError("session_lock() needs tools.sessions.on, with a storage class of this package")
+    return session.lock()
+
+
+def cookie_name() -> str:
+    """The name of the session's cookie for this request, whether or not the page uses the session."""
+    return str(cherrypy.serving.request.config.get("tools.sessions.name", "session_id"))
+
+
+def reference(id: str) -> str:
+    """A short name of a session for pages and logs, made from the hash of its id: nobody can make the id of it."""
+    return hashlib.sha256(id.encode()).hexdigest()[:8]
+
+
+def forget(app: Any = None) -> None:
+    """Work out the options of an application, or of all, anew at its next request."""
+    if app is None:
+        _resolved.clear()
+    else:
+        _resolved.pop(app, None)
