@@ -17,7 +17,6 @@ import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from .errors import Unreadable
 from .locks import FairLocks
@@ -140,10 +139,10 @@ class Store(ABC):
     Every method may raise `Unavailable` (the store did not answer) and none may block without a bound.
     """
 
-    shared: ClassVar[bool] = False
+    shared: bool = False
     """Whether several processes with the same options see the same sessions."""
 
-    survives_restart: ClassVar[bool] = False
+    survives_restart: bool = False
     """Whether sessions are there again after all processes of the site were restarted."""
 
     def __init__(self) -> None:

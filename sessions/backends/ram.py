@@ -33,6 +33,7 @@ class RamStore(Store):
         self._mutex = threading.Lock()  # makes "replace if it is there" one step
         self._snapshot = Snapshot(snapshot_path) if snapshot_path else None
         if self._snapshot:
+            self.survives_restart = True
             self._records = self._snapshot.read()
 
     def load(self, key: str) -> Record | None:
