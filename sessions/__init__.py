@@ -17,7 +17,11 @@ How to read the package, in the order in which a request runs through it:
     settings.py   the options: names, defaults, what they may be
     cookies.py    the browser's cookie, in and out
     tool.py       the hooks of a request: init, save, close
-    session.py    Session: every rule of a session is here
+    response.py   what the browser is told
+    session.py    Session: what pages see as cherrypy.session
+    values.py     the dictionary in it
+    life.py       its rules: when it is loaded, locked, saved, renewed, moved, gone
+    stored.py     one id and what the store has under it
     store.py      Store, Hold, Record: what a backend must do
     backends/     one file each; file.py is the one to read first
     codec.py      the values of a session as text
@@ -39,9 +43,11 @@ from .errors import (
     Unreadable,
     UnstorableValue,
 )
-from .session import FileSession, RamSession, ServiceUnavailable, Session
+from .response import set_response_cookie
+from .session import FileSession, RamSession, Session
 from .startup import close_stores, install, open_stores, ping
 from .store import Hold, Record, Store
+from .stored import ServiceUnavailable
 from .tool import (
     SessionTool,
     close,
@@ -51,7 +57,6 @@ from .tool import (
     reference,
     save,
     session_lock,
-    set_response_cookie,
 )
 
 __all__ = [

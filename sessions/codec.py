@@ -1,8 +1,8 @@
 """Typed JSON: the values of a session as text, and back as they went in.
 
 Pickle was the simpler way, and is CherryPy's. It runs whatever code the stored bytes ask for, so that who can write to
-the store owns the site, and it ties the data to the classes of the day. Plain JSON silently turns a tuple into a list and
-a key 1 into "1".
+the store owns the site, and it ties the data to the classes of the day. Plain JSON silently turns a tuple into a list
+and a key 1 into "1".
 
 What JSON has of its own stays as it is. Everything else is an object with one key that begins with '$':
 

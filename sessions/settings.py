@@ -146,7 +146,7 @@ def known_options(*classes: type[Session]) -> set[str]:
 
 
 def check_names(options: Mapping[str, Any]) -> None:
-    """Refuse what is no option of any backend. One of another backend passes, so that a profile can be changed by one line.
+    """Refuse what is no option of any backend. One of another backend passes: changing the profile stays one line.
 
     Raises:
         ConfigError: it names the option and the nearest known one.

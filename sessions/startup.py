@@ -36,8 +36,8 @@ def install() -> None:
     """Put the session tool of this package at `cherrypy.tools.sessions`. Calling it again does nothing more.
 
     It also makes `cherrypy.session` known, lets applications read cookies leniently (`LenientRequest`), and opens and
-    closes the stores of every mounted application with `cherrypy.engine`. A WSGI application that runs under another server calls
-    `open_stores` instead.
+    closes the stores of every mounted application with `cherrypy.engine`. A WSGI application that runs under another
+    server calls `open_stores` instead.
     """
     if isinstance(cherrypy.tools.sessions, tool.SessionTool):
         return

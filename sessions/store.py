@@ -1,8 +1,9 @@
 """The contract of a backend: what a `Store` keeps, and how a `Hold` keeps everybody else away from it.
 
 A store knows nothing of cookies, requests or CherryPy. It keeps a `Record` under a key. A backend of your own is a
-subclass of `Store` with five methods (load, create, replace, delete, purge); locks between the threads of one process come with the
-base class. One that several processes share overrides `_hold` as well. `sessions.testing` has the tests it must pass.
+subclass of `Store` with five methods (load, create, replace, delete, purge); locks between the threads of one process
+come with the base class. One that several processes share overrides `_hold` as well. `sessions.testing` has the tests
+it must pass.
 
 Lock and load are one step (`acquire`), and so are save and unlock (`Hold.commit`): that is what keeps a request at two
 round trips to a server.
@@ -212,10 +213,10 @@ class Store(ABC):
         """
         self.load(self.new_key())
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> None:  # noqa: B027 -- most stores have nothing to do here
         """Called every few minutes by the cleaner, after it has cleaned."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 -- nor here
         """Let go of connections and files. The store is not used again."""
 
     def new_key(self) -> str:

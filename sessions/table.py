@@ -1,4 +1,4 @@
-"""The table of open stores: one per application and settings, opened when the site starts, cleaned, closed when it stops."""
+"""The table of open stores: one per application and settings, open from the start of the site to its end."""
 
 from __future__ import annotations
 

@@ -190,7 +190,8 @@ class StoreContract:
             assert store.load(key) == a_record(deadline=deadline)
 
     def test_a_store_that_is_there_answers_a_ping(self, store: Store) -> None:
-        assert store.ping() is None
+        store.ping()  # raises Unavailable if not
+        assert store.load(store.new_key()) is None
 
     # ---------------------------------------------------------------- holds
 
@@ -275,7 +276,7 @@ class StoreContract:
         threads = [threading.Thread(target=take, args=(n,)) for n in range(5)]
         for n, thread in enumerate(threads):
             thread.start()
-            _wait_for(lambda n=n: waiting.count > n)
+            _wait_until_waiting(n + 1)
         hold.release()
         for thread in threads:
             thread.join()
@@ -377,8 +378,8 @@ class StoreContract:
         assert count_of(store.load(key)) == 1
 
 
-def _wait_for(happened: Callable[[], bool]) -> None:
+def _wait_until_waiting(threads: int) -> None:
     end = time.monotonic() + LONG
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
+    while waiting.count < threads:
+        assert time.monotonic() < end, f"{waiting.count} threads wait, not {threads}"
         time.sleep(0.001)

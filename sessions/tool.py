@@ -21,9 +21,10 @@ import cherrypy.lib.sessions
 from cherrypy.lib import is_iterator
 
 from . import compat
-from .cookies import is_https, request_cookies, set_cookie
+from .cookies import request_cookies
 from .errors import SessionError
-from .session import Session, cookie_age
+from .response import tell_browser
+from .session import Session
 from .settings import Settings, check_names, is_cherrypy_class
 from .store import Store
 from .table import stores
@@ -164,7 +165,7 @@ def save() -> None:
         raise
     finally:
         session.seal()
-        _tell_browser(session)
+        tell_browser(session)
 
 
 save.failsafe = True  # type: ignore[attr-defined]  # CherryPy runs it though another hook failed
@@ -182,79 +183,15 @@ close.failsafe = True  # type: ignore[attr-defined]
 close.priority = 90  # type: ignore[attr-defined]
 
 
-def _tell_browser(session: Session) -> None:
-    """Set the cookie if it has to change, and say that the answer is for this visitor only."""
-    if not session.touched:
-        return
-    headers = cherrypy.serving.response.headers
-    vary = [field.strip() for field in headers.get("Vary", "").split(",") if field.strip()]
-    if "*" not in vary and "cookie" not in map(str.lower, vary):
-        headers["Vary"] = ", ".join([*vary, "Cookie"])
-    headers.setdefault("Cache-Control", "private")
-    settings: Settings = cherrypy.serving.request.session_settings
-    if session.cookie == "expired":
-        _set_cookie(settings, "", 0)
-    elif session.cookie == "new" or (session.cookie == "renewed" and settings.persistent):
-        _set_cookie(settings, session.id, cookie_age(session) if settings.persistent else None)
-
-
-def _set_cookie(settings: Settings, value: str, max_age: int | None) -> None:
-    secure = is_https() if settings.secure == "auto" else bool(settings.secure)
-    set_cookie(
-        settings.name,
-        value,
-        path=_cookie_path(settings.path, settings.path_header),
-        domain=settings.domain,
-        max_age=max_age,
-        secure=secure,
-        httponly=settings.httponly,
-        samesite=settings.samesite,
-    )
-
-
-def _cookie_path(path: str | None, path_header: str | None) -> str:
-    if path:
-        return path
-    told = cherrypy.serving.request.headers.get(path_header, "") if path_header else ""
-    return told if told.startswith("/") and ";" not in told else "/"
-
-
 def expire() -> None:
     """End the session: destroy what is stored, now, and expire the browser's cookie. CherryPy's own leaves the data in
     the store, so that whoever kept the cookie is still signed in (ASVS 7.4.1)."""
     session = cherrypy.serving.session
     session.delete()
     if isinstance(session, Session):
-        _tell_browser(session)  # also where the handler fails after this
+        tell_browser(session)  # also where the handler fails after this
     else:
         cherrypy.lib.sessions.expire()
-
-
-def set_response_cookie(
-    path: str | None = None,
-    path_header: str | None = None,
-    name: str = "session_id",
-    timeout: float | None = 60,
-    domain: str | None = None,
-    secure: bool | str = "auto",
-    httponly: bool = True,
-    samesite: str = "Lax",
-) -> None:
-    """Set the cookie of this request's session by hand. The tool does it whenever it is needed.
-
-    Args:
-        timeout: minutes until the browser drops it; None or 0: it ends with the browser.
-    """
-    set_cookie(
-        name,
-        cherrypy.serving.session.id,
-        path=_cookie_path(path, path_header),
-        domain=domain,
-        max_age=round(timeout * 60) if timeout else None,
-        secure=is_https() if secure == "auto" else bool(secure),
-        httponly=httponly,
-        samesite=samesite,
-    )
 
 
 def session_lock() -> AbstractContextManager[Session]:

@@ -1,8 +1,8 @@
 """Keeps a busy session from taking every worker thread of CherryPy's server (rule 6).
 
-A request that waits for its session waits in a thread of the pool. Ten requests on one session whose page is slow, and a
-pool of ten has nobody left for other visitors, without any of them doing anything wrong. So for threads that wait, others
-are added; they go when it is calm again. `locks.MAX_WAITING` bounds how many.
+A request that waits for its session waits in a thread of the pool. Ten requests on one session whose page is slow, and
+a pool of ten has nobody left for other visitors, without any of them doing anything wrong. So for threads that wait,
+others are added; they go when it is calm again. `locks.MAX_WAITING` bounds how many.
 """
 
 from __future__ import annotations

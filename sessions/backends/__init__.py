@@ -1,1 +1,1 @@
-"""One file per backend. Each is a `Store` (and a `Hold` where it has locks of its own), plain Python without CherryPy."""
+"""One file per backend: a `Store`, and a `Hold` where it has locks of its own. Plain Python, without CherryPy."""

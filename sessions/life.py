@@ -1,0 +1,252 @@
+"""The life of a session within one request: the rules of loading, locking and saving stand here, none in a backend.
+
+    new       nothing is stored; there is nothing to lock either, for nobody else can know the id
+    held      loaded and locked
+    loaded    without a lock, in the explicit mode and in a streamed body
+    let go    saved and unlocked; touching it again acquires and loads again
+    gone      deleted, here or by somebody else: what is written now is never stored
+
+`Session` is the face that pages see.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from typing import Any
+
+from . import codec
+from .errors import SessionClosed, Unreadable
+from .store import Record, Store, log, reference
+from .stored import Stored
+from .values import Values
+
+_ID = re.compile(r"[A-Za-z0-9_-]{20,200}")
+_MOVED_SECONDS = 60.0  # how long a session that moved leaves word of it, for requests that were under way by then
+_MOVED_SLACK = 1.0  # such a request may have been sent before, and have come in this much after the move
+
+
+class Life(Values):
+    """Loads, locks and saves; `Session` documents the arguments and attributes."""
+
+    # What every session begins with; each is set on the instance when it changes.
+    regenerated = False
+    locked = False
+    loaded = False
+    touched = False
+    cookie: str | None = None
+    _next_id: str | None = None  # the id after a regenerate() that is not saved yet, or of a new session
+    _missing = False
+    _wanted = False  # an explicit load() makes a session worth storing though it is empty
+    _moved = False  # it has gone on under another id; this request knows the old one only
+    _gone = False
+    _sealed = False  # the answer is on its way
+    _depth = 0  # of session_lock() blocks
+    _safe: bytes | None = None  # what session_lock() blocks inside a held session must not lose
+
+    def __init__(
+        self,
+        id: str | None,
+        store: Store,
+        timeout: float,
+        lifetime: float | None,
+        locking: str,
+        lock_timeout: float,
+        arrived: float | None,
+        debug: bool,
+    ) -> None:
+        self.store = store
+        self.timeout = timeout
+        self.lifetime = lifetime
+        self.locking = locking
+        self.lock_timeout = lock_timeout
+        self.debug = debug
+        self.originalid = id
+        self._arrived = store.clock() if arrived is None else arrived
+        self._stored = Stored(store, id) if id and self.is_well_formed(id) else None
+        self._missing = bool(id) and self._stored is None
+        self._data: dict[Any, Any] = {}
+
+    @staticmethod
+    def is_well_formed(id: str) -> bool:
+        """Whether `id` could be one of ours. Any other is an unknown id without asking the store."""
+        return _ID.fullmatch(id) is not None
+
+    def generate_id(self) -> str:
+        """A new id: 256 random bits as 43 URL-safe characters (ASVS 7.2.3 asks for 128)."""
+        return secrets.token_urlsafe(32)
+
+    def _log(self, what: str) -> None:
+        if self.debug:
+            log.info("session %s: %s", reference(self._stored.key) if self._stored else "(new)", what)
+
+    # ---------------------------------------------------------------- lock and load
+
+    def acquire_lock(self) -> None:
+        """Make the session this request's own, and load it afresh. Does nothing if it is already.
+
+        Raises:
+            cherrypy.HTTPError: 503, it stayed locked for `lock_timeout` seconds, or the store does not answer.
+        """
+        self.touched = True
+        if self.locked:
+            return
+        if self.loaded and not self._sealed:
+            self._write()  # what an explicit-mode page wrote before it asked for the lock
+        if self._stored is None or self._gone:
+            self.loaded = self.locked = True
+            return
+        self._log("waiting for the lock")
+        record = self._stored.acquire(self.lock_timeout)
+        self.locked = True
+        self._take(self._stored, record)
+
+    def release_lock(self) -> None:
+        """Save what changed and let go. Touching the session again acquires and loads again."""
+        if self.locked:
+            self.save()
+
+    def _touch(self) -> None:
+        """Before each access: whatever it takes to have the values here."""
+        self.touched = True
+        if self.loaded:
+            return
+        if self._stored is None or self._gone:
+            self.loaded = True
+            self.locked = self.locking != "explicit"  # nobody else can know the id
+        elif self.locking == "explicit" or self._sealed:
+            self._take(self._stored, self._stored.load())
+        else:
+            self.acquire_lock()
+
+    def _take(self, stored: Stored, record: Record | None) -> None:
+        """Adopt what the store had, or find that it had nothing."""
+        self.loaded = True
+        if record is None:
+            self._forget(stored)
+        elif not record.data:
+            # A request that was under way while the session moved must not answer with a cookie of its own: the
+            # browser would put it over the new one, and a visitor who has just signed in would be signed out.
+            self._moved = self._arrived <= record.created + _MOVED_SLACK
+            self._forget(stored)
+        elif self._expired(record):
+            self._log("expired")
+            stored.delete()
+            self._forget(stored)
+        else:
+            try:
+                self._data = codec.decode(record.data)
+            except Unreadable as error:
+                stored.set_aside(record, error, self.lock_timeout)
+                self._forget(stored)
+            else:
+                stored.record = record
+                self._log("locked and loaded" if stored.held else "loaded")
+
+    def _forget(self, stored: Stored) -> None:
+        """The store does not have this session: it is new, or gone if it was there a moment ago."""
+        stored.release()
+        self._gone = stored.record is not None
+        self._missing = not self._gone
+        self._stored = None
+        self._data = {}
+
+    def _expired(self, record: Record) -> bool:
+        """Both limits hold whatever the browser does with its cookie (rule 16, ASVS 7.3.1 and 7.3.2)."""
+        now = self.store.clock()
+        return now >= record.deadline or (self.lifetime is not None and now >= record.created + self.lifetime * 60)
+
+    # ---------------------------------------------------------------- save and let go
+
+    def save(self) -> None:
+        """Save what changed, and let go of the lock. Touching the session again acquires and loads again.
+
+        Raises:
+            UnstorableValue: a value cannot be stored; the stored session stays as it was.
+            cherrypy.HTTPError: 503, the store does not answer.
+        """
+        try:
+            self._write()
+        finally:
+            self.discard()
+
+    def discard(self) -> None:
+        """Let go without saving what this request changed since the last save or session_lock() block."""
+        stored, safe, self._safe = self._stored, self._safe, None
+        self.locked = self.loaded = False
+        self._data = {}
+        if stored and stored.record:
+            self._next_id = None
+            if safe is not None and stored.held and safe != stored.record.data:
+                stored.overwrite(Record(safe, stored.record.created, stored.record.deadline))
+        if stored:
+            stored.release()
+
+    def seal(self) -> None:
+        """The answer is on its way: from now on values change inside session_lock() only (rule 19)."""
+        self._sealed = True
+
+    def _write(self) -> None:
+        if self._gone or not self.loaded:
+            return
+        data = codec.encode(self._data)
+        self._safe = None
+        if self._stored is None or self._stored.record is None:
+            if (self._data or self._wanted) and not self._moved:
+                self._create(data)
+        elif self._next_id:
+            self._move(data, self._stored, self._stored.record, self._next_id)
+        else:
+            self._update(data, self._stored, self._stored.record)
+
+    def _create(self, data: bytes) -> None:
+        """A first save. It needs no lock: nobody can know the id before the answer has gone out."""
+        if self._sealed:
+            raise SessionClosed("a session cannot begin in a streamed body: its cookie would have had to go before it")
+        now = self.store.clock()
+        stored = Stored(self.store, self._next_id or self.generate_id())
+        stored.create(Record(data, now, self._deadline(now, now)))
+        self._become(stored)
+        self._log("created")
+
+    def _move(self, data: bytes, old: Stored, before: Record, id: str) -> None:
+        """Store the session under its next id, then leave word under the old one that it has moved (rule 9)."""
+        if self._sealed:
+            raise SessionClosed("a session cannot get a new id in a streamed body: its cookie has gone before it")
+        now = self.store.clock()
+        new = Stored(self.store, id)
+        new.create(Record(data, before.created, self._deadline(before.created, now)))
+        if old.overwrite(Record(b"", now, now + _MOVED_SECONDS)):
+            self._log("moves to a new id")
+            self._become(new)
+        else:
+            new.delete()
+            self._lose(old)
+
+    def _become(self, stored: Stored) -> None:
+        self._stored, self._next_id, self.cookie = stored, None, "new"
+
+    def _update(self, data: bytes, stored: Stored, before: Record) -> None:
+        """Write if the values changed, or a tenth of the timeout has passed since the deadline was set (rule 7)."""
+        now = self.store.clock()
+        deadline = self._deadline(before.created, now)
+        # Counted back from the deadline, so that nothing else has to be stored. At the absolute limit it stands still.
+        renewed_at = before.deadline - self.timeout * 60
+        renew = abs(now - renewed_at) >= self.timeout * 6 and abs(deadline - before.deadline) > 0.001
+        if data == before.data and not renew:
+            self._log("unchanged")
+        elif not stored.overwrite(Record(data, before.created, deadline if renew else before.deadline)):
+            self._lose(stored)
+        else:
+            if renew:
+                self.cookie = self.cookie or "renewed"
+            self._log("saved and renewed" if renew else "saved")
+
+    def _lose(self, stored: Stored) -> None:
+        """The session was deleted while this request used it. What it wrote is not stored: that would revive it."""
+        log.info("session %s was deleted meanwhile; nothing was saved", reference(stored.key))
+        self._gone = True
+
+    def _deadline(self, created: float, now: float) -> float:
+        idle = now + self.timeout * 60
+        return idle if self.lifetime is None else min(idle, created + self.lifetime * 60)

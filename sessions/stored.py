@@ -1,0 +1,101 @@
+"""What the store has, or may have, under one session id."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import cherrypy
+
+from .errors import StoreError
+from .store import Hold, Record, Store, log
+
+T = TypeVar("T")
+
+
+class ServiceUnavailable(cherrypy.HTTPError):
+    """503 with Retry-After: the store did not answer, or the session stayed locked. `__cause__` is the StoreError."""
+
+    def __init__(self, error: StoreError) -> None:
+        super().__init__(503, error.public)
+        self.retry_after = error.retry_after
+
+    def set_response(self) -> None:
+        """Make the response a 503."""
+        super().set_response()  # removes Retry-After, as CherryPy does from every error
+        cherrypy.serving.response.headers["Retry-After"] = str(self.retry_after)
+
+
+def ask(method: Callable[..., T], *args: Any) -> T:
+    """Call a method of a store; where it cannot answer, the page is a 503 and nothing else is touched (rule 15)."""
+    try:
+        return method(*args)
+    except StoreError as error:
+        log.warning("%s: %s", type(error).__name__, error)
+        raise ServiceUnavailable(error) from error
+
+
+class Stored:
+    """One id and its record. The id is a claim of the browser's until `record` proves it.
+
+    Attributes:
+        id: the session id.
+        key: what the store knows it by. It never sees the id: what is read there cannot be used (rule 3).
+        record: what the store had when it was last asked, or what was stored since; None before, and if it had nothing.
+        held: whether the store keeps everybody else away from it.
+    """
+
+    __slots__ = ("_hold", "_store", "id", "key", "record")
+
+    def __init__(self, store: Store, id: str) -> None:
+        self._store = store
+        self._hold: Hold | None = None
+        self.id = id
+        self.key = store.namespace + hashlib.sha256(id.encode()).hexdigest()
+        self.record: Record | None = None
+
+    @property
+    def held(self) -> bool:
+        return self._hold is not None
+
+    def acquire(self, timeout: float) -> Record | None:
+        """Lock and load, waiting `timeout` seconds at most."""
+        self._hold = ask(self._store.acquire, self.key, timeout)
+        return self._hold.record
+
+    def load(self) -> Record | None:
+        """Load without a lock."""
+        return ask(self._store.load, self.key)
+
+    def create(self, record: Record) -> None:
+        """Store the first record of this id."""
+        ask(self._store.create, self.key, record)
+        self.record = record
+
+    def overwrite(self, record: Record) -> bool:
+        """Store `record` in place of the one that is there and let go. False if it was deleted meanwhile."""
+        hold, self._hold = self._hold, None
+        saved = ask(hold.commit, record) if hold else ask(self._store.replace, self.key, record)
+        if saved:
+            self.record = record
+        return saved
+
+    def delete(self) -> None:
+        """Destroy the record and let go."""
+        hold, self._hold = self._hold, None
+        if hold:
+            ask(hold.delete)
+        else:
+            ask(self._store.delete, self.key)
+
+    def set_aside(self, unreadable: Record, error: Exception, timeout: float) -> None:
+        """Take a record that makes no sense out of the way, unless somebody else has done so, and let go."""
+        hold, self._hold = self._hold or ask(self._store.acquire, self.key, timeout), None
+        ask(hold.set_aside, error) if hold.record == unreadable else ask(hold.release)
+
+    def release(self) -> None:
+        """Let go without saving."""
+        hold, self._hold = self._hold, None
+        if hold:
+            ask(hold.release)
