@@ -1,0 +1,73 @@
+# One command starts the site (make run) and one proves it (make test). Both set up what is missing, in .venv and, where
+# only a Debian package will do, with apt-get. Both may be run again at any time and then start at once.
+
+.DEFAULT_GOAL := help
+.PHONY: help run test check screenshots clean chromium
+
+# Debian's own Python first: every user of the machine may execute it, so root's tests can start the site as nobody.
+PYTHONS := /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11
+RECENT := import sys; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for p in $(PYTHONS); do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
+BIN := .venv/bin
+
+# The tests drive Debian's browser; Playwright never downloads one of its own.
+export CHROMIUM ?= /usr/bin/chromium
+export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
+
+stop = { echo "$(1)" >&2; exit 1; }
+
+# Shell commands that install a Debian package, or name the command that does and stop.
+define apt_install
+as=; if [ "$$(id -u)" != 0 ]; then as="sudo -n"; fi; \
+if ! command -v apt-get >/dev/null || ! $$as true 2>/dev/null; then \
+	$(call stop,$(1) is missing. Install it with: sudo apt-get install $(1)); fi; \
+{ $$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq $(1); } || exit
+endef
+
+# Shell commands that install a requirements file; an interrupted pip leaves no stamp and is run again.
+pip_install = $(BIN)/python -m pip --disable-pip-version-check install --quiet --requirement $(1)
+
+help:
+	@echo 'make run          serve http://127.0.0.1:8080 (HOST=, PORT=, PROFILE=)'
+	@echo 'make test         run every test              (ARGS="-k counter")'
+	@echo 'make check        lint and check types'
+	@echo 'make screenshots  take the pictures of the README from the running site'
+	@echo 'make clean        remove what these commands made; sessions in var/ stay'
+
+run: .venv/run.stamp
+	@exec $(BIN)/python app.py $(ARGS)
+
+test: .venv/test.stamp chromium
+	@exec $(BIN)/python -m pytest tests $(ARGS)
+
+check: .venv/test.stamp
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+screenshots: .venv/test.stamp chromium
+	@exec $(BIN)/python -m tests.screenshots
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+# A stamp is newer than the requirements that it stands for. A half-made environment has no pip and is made anew.
+.venv/run.stamp: requirements.txt
+	@python='$(PYTHON)'; \
+	"$${python:-false}" -c '$(RECENT)' 2>/dev/null || $(call stop,Python 3.11 or newer is needed. PYTHON=/path/to/it names one.); \
+	venv=$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
+	"$$python" -c 'import ensurepip, venv' 2>/dev/null || { $(call apt_install,$$venv); }; \
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear .venv
+	$(call pip_install,$<)
+	@touch $@
+
+.venv/test.stamp: requirements-dev.txt .venv/run.stamp
+	$(call pip_install,$<)
+	@touch $@
+
+chromium:
+	@command -v "$$CHROMIUM" >/dev/null && exit; \
+	if grep -qsx 'ID=ubuntu' /etc/os-release; then \
+		$(call stop,The tests need Chromium and Ubuntu only has it as a snap. Install a browser package and name it: \
+	CHROMIUM=/usr/bin/google-chrome make test); fi; \
+	$(call apt_install,chromium)

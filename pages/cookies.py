@@ -1,0 +1,129 @@
+"""Lesson: a cookie by itself. Set one, see what comes back, take it away."""
+
+from __future__ import annotations
+
+import re
+from http.cookies import Morsel, SimpleCookie
+
+import cherrypy
+
+import sessions
+from pages import site
+
+MAX_BYTES = 4096
+"""What browsers take for the name and the value together (RFC 6265bis section 5.6); above it they drop the cookie."""
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_IN_A_NAME = re.compile(r"[\x00-\x1f\x7f;=]")
+
+
+class Cookies:
+    """GET /cookie/ explains; /cookie/set, /cookie/read and /cookie/delete do it."""
+
+    lesson = site.Lesson("/cookie/", "Cookies", "A small note the site hands you, and your browser hands back.")
+
+    @cherrypy.expose
+    @cherrypy.tools.guard(methods=["GET"])
+    def index(self) -> bytes:
+        """Show the forms."""
+        addresses = {action: site.url(f"/cookie/{action}") for action in ("set", "read", "delete")}
+        return site.render("cookies.html", addresses, lesson=self.lesson)
+
+    @cherrypy.expose
+    @cherrypy.tools.guard(methods=["GET"])
+    def set(self, name: object = "cookieName", value: object = "cookieValue") -> bytes:
+        """Set a cookie for an hour, and show the header line that did it.
+
+        A GET, so that the lesson fits in a link. Whatever matters should be changed by POST only.
+        """
+        morsel = new_cookie(site.text_field("name", name), site.text_field("value", value))
+        cherrypy.response.cookie[morsel.key] = morsel
+        site.no_store()
+        sent = {"name": morsel.key, "value": value, "set_cookie": morsel.OutputString()}
+        return site.render("cookie_set.html", sent, lesson=self.lesson)
+
+    @cherrypy.expose
+    @cherrypy.tools.guard(methods=["GET"])
+    def read(self) -> bytes:
+        """List the cookies of this request. The session's own shows a reference: its value is as good as a key."""
+        own = sessions.cookie_name()
+        cookies = [
+            (name, f"(hidden; reference {sessions.reference(value)})" if name == own else value)
+            for name, value in sessions.request_cookies()
+        ]
+        site.no_store()
+        first: dict[str, str] = {}  # of each name: the cookie with the longest path comes first (RFC 6265 section 5.4)
+        for name, value in cookies:
+            first.setdefault(name, value)
+        return site.render("cookie_read.html", {"cookies": first}, lesson=self.lesson, pairs=cookies, own=own)
+
+    @cherrypy.expose
+    @cherrypy.tools.guard(methods=["POST"])
+    def delete(self, name: object = "") -> None:
+        """Expire the cookie of this name; for the session's own, the session behind it ends too."""
+        name = site.text_field("name", name)
+        if not name:
+            raise cherrypy.HTTPError(400, "Say which cookie to delete: send its name as name=.")
+        if name == sessions.cookie_name():
+            sessions.expire()
+        else:
+            morsel = expired_cookie(name)
+            cherrypy.response.cookie[morsel.key] = morsel
+        site.redirect("/cookie/read")
+
+
+def new_cookie(name: str, value: str) -> Morsel[str]:
+    """Return a cookie for the whole site that lasts an hour. HTTPError 400 says what is wrong with its name or value.
+
+    Version=1 is of RFC 2109 and has no meaning today; browsers skip the attributes they do not know.
+    """
+    check_name(name)
+    control = _CONTROL.search(value)
+    if control:
+        code = f"U+{ord(control[0]):04X}"
+        raise cherrypy.HTTPError(400, f"The value holds the control character {code}. Take it out and try again.")
+    jar: SimpleCookie = SimpleCookie()
+    # A header is bytes: the value goes as UTF-8, which http.cookies writes as octal escapes in quotes.
+    jar[name] = value.encode().decode("latin-1")
+    morsel = jar[name]
+    size = len(name) + len(morsel.coded_value)
+    if size > MAX_BYTES:
+        raise cherrypy.HTTPError(
+            400, f"This cookie would take {size} bytes. Browsers keep at most {MAX_BYTES}: shorten its value or name."
+        )
+    morsel.update({"path": "/", "max-age": "3600", "version": "1", "samesite": "Lax"})
+    return morsel
+
+
+def check_name(name: str) -> None:
+    """Raise HTTPError 400 unless a visitor may set a cookie of this name (RFC 6265 section 4.1.1)."""
+    if not _TOKEN.fullmatch(name):
+        raise cherrypy.HTTPError(
+            400,
+            f"'{name[:80]}' cannot be the name of a cookie. Use letters, digits and marks such as - and _, no spaces.",
+        )
+    if Morsel().isReservedKey(name):
+        raise cherrypy.HTTPError(
+            400, f"'{name}' is the name of a cookie's attribute, and cannot be its own. Choose another name."
+        )
+    if name == sessions.cookie_name():
+        raise cherrypy.HTTPError(
+            400,
+            f"'{name}' is the cookie of your session. If a link could set it, whoever made the link would know your "
+            "session and share it with you. Choose another name.",
+        )
+
+
+def expired_cookie(name: str) -> Morsel[str]:
+    """Return the cookie that makes a browser forget `name`. HTTPError 400 for what no browser can have sent.
+
+    Other programs set names that http.cookies refuses, such as <b>, and those must be deletable too.
+    """
+    if _NOT_IN_A_NAME.search(name) or name != name.strip() or len(name) > MAX_BYTES:
+        raise cherrypy.HTTPError(400, f"There is no cookie of the name '{name[:80]}'.")
+    morsel: Morsel[str] = Morsel()
+    # set() would check the name; the state that pickle restores is the public way around it.
+    morsel.__setstate__({"key": name.encode().decode("latin-1"), "value": "", "coded_value": ""})
+    morsel.update({"path": "/", "max-age": "0", "expires": "Thu, 01 Jan 1970 00:00:00 GMT"})
+    return morsel

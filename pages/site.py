@@ -1,0 +1,200 @@
+"""What the pages share: answers in HTML and JSON, error pages, accepted methods, form fields, redirects.
+
+A page is a class with an exposed `index`. A page that is a lesson also has a `lesson`, and so stands in the navigation.
+"""
+
+from __future__ import annotations
+
+import functools
+import html
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import cherrypy
+import jinja2
+from cherrypy._cpreqbody import process_multipart_form_data, process_urlencoded
+
+import sessions
+
+# Merged into a page's `_cp_config`: /counter answers as it stands instead of redirecting to /counter/.
+NO_SLASH = {"tools.trailing_slash.on": False}
+
+_HIDDEN_CHARACTERS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
+_HIDDEN_CHARACTERS |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """A page's place in the navigation: its address within the site, its name, and one sentence on what it shows."""
+
+    path: str
+    title: str
+    about: str
+
+
+def lessons() -> list[Lesson]:
+    """Return the lessons that are mounted, in the order in which app.py mounts them."""
+    return [page.lesson for page in vars(cherrypy.request.app.root).values() if hasattr(page, "lesson")]
+
+
+def pictures(text: object) -> str:
+    """Return the text with each control character replaced by its visible Unicode picture (NUL becomes U+2400).
+
+    What has no picture (C1 controls, lone surrogates) becomes U+FFFD.
+    """
+    return str(text).translate(_HIDDEN_CHARACTERS)
+
+
+def url(path: str) -> str:
+    """Return the address of a path of this site, wherever the site is mounted."""
+    return str(cherrypy.request.script_name) + path
+
+
+def base() -> str:
+    """Return the absolute address of the site without a final slash, for the curl lines."""
+    return str(cherrypy.request.base) + url("")
+
+
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).resolve().parent.parent / "templates"),
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_templates.filters["pictures"] = pictures
+_templates.globals.update(url=url, base=base, navigation=lessons)
+
+
+def wants_json() -> bool:
+    """Tell whether the request accepts application/json and not text/html; the answer then varies by Accept."""
+    cherrypy.lib.set_vary_header(cherrypy.response, "Accept")
+    accept = cherrypy.request.headers.get("Accept", "")
+    types = {part.partition(";")[0].strip().lower() for part in accept.split(",")}
+    return "application/json" in types and "text/html" not in types
+
+
+def as_json(data: Mapping[str, Any], status: int = 200) -> bytes:
+    """Return data as the JSON body of the answer, and set its status and type.
+
+    Pure ASCII on purpose: what a visitor sent cannot then steer the terminal that curl prints to.
+    """
+    cherrypy.response.status = status
+    cherrypy.response.headers["Content-Type"] = "application/json"
+    return json.dumps(data).encode("ascii") + b"\n"
+
+
+def render(
+    template: str, data: Mapping[str, Any], *, lesson: Lesson | None = None, status: int = 200, **more: Any
+) -> bytes:
+    """Return the body of the answer: data as JSON, or the template filled with data and more, by the Accept header."""
+    if wants_json():
+        return as_json(data, status)
+    body = _templates.get_template(template).render(**data, **more, lesson=lesson, path=cherrypy.request.path_info)
+    cherrypy.response.status = status
+    cherrypy.response.headers["Content-Type"] = "text/html;charset=utf-8"
+    return body.encode("utf-8")
+
+
+def redirect(path: str) -> NoReturn:
+    """Send the visitor on to another page of this site by GET (303, RFC 9110 section 15.4.4)."""
+    raise cherrypy.HTTPRedirect(url(path), 303)
+
+
+def no_store() -> None:
+    """Keep the answer out of every cache, so that the back button does not bring back what was private."""
+    cherrypy.response.headers["Cache-Control"] = "no-store"
+
+
+def text_field(name: str, value: object) -> str:
+    """Return the value of the form field `name`; 400 when it came twice or as a file."""
+    if not isinstance(value, str):
+        raise cherrypy.HTTPError(400, f"Send the field '{name}' once, as plain text.")
+    return value
+
+
+def session_reference() -> str | None:
+    """Return the short masked reference of the visitor's session, or None when it holds nothing."""
+    return sessions.reference(cherrypy.session.id) if list(cherrypy.session.keys()) else None
+
+
+def guard(methods: Sequence[str]) -> None:
+    """Answer other methods with 405 and Allow, and a form that another site sent with 403.
+
+    SameSite=Lax keeps the session cookie off foreign forms already. This also covers forms that need no session to do
+    harm: signing a visitor in to somebody else's account (OWASP ASVS 5.0, 3.5.1).
+    """
+    cherrypy.lib.cptools.allow(list(methods))
+    if cherrypy.request.method == "POST" and _sent_from_another_site():
+        raise cherrypy.HTTPError(403, "This form was sent from another site, so nothing was changed.")
+
+
+def _sent_from_another_site() -> bool:
+    headers = cherrypy.request.headers
+    if "Sec-Fetch-Site" in headers:
+        return headers["Sec-Fetch-Site"] not in ("same-origin", "none")
+    # Browsers without it, and every browser on plain http, send Origin. Its scheme is not compared: behind a proxy that
+    # ends TLS, the site itself speaks http. A program such as curl sends neither.
+    origin = headers.get("Origin")
+    return origin is not None and origin.partition("://")[2] != headers.get("Host")
+
+
+cherrypy.tools.guard = cherrypy.Tool("on_start_resource", guard)
+
+
+def error_pages() -> dict[str, Any]:
+    """Return the configuration of [/] that lets every failure end in a page of this site."""
+    form, multipart = _or_400(process_urlencoded), _or_400(process_multipart_form_data)
+    processors = {"application/x-www-form-urlencoded": form, "multipart/form-data": multipart}
+    return {"error_page.default": error_page, "request.body.processors": processors}
+
+
+# status: (title, what to do next). A status that is missing here is told like 400, or like 500.
+_WORDS = {
+    400: ("We could not read that", "Go back, check what you sent, and try again."),
+    401: ("Please sign in first", "Sign in, then ask for this page again."),
+    403: ("That is not allowed", "Go back to the page the form is on, and send it from there."),
+    404: ("There is nothing here", "Check the address for a slip of the pen, or start again from the tour."),
+    405: ("Not like that", "The address is right, the method is not. Open the page it belongs to and use its form."),
+    413: ("That is too big", "Send less. A form on this site is for a few words."),
+    500: ("We made a mistake", "It is in our log, and nothing of yours was changed. Try again in a moment."),
+    503: ("Back in a moment", "Wait a few seconds, then load this page again."),
+}
+
+
+def error_page(status: str, message: str, traceback: str, version: str) -> bytes:
+    """Return the body for an HTTP error; the arguments are those that CherryPy passes to `error_page.default`.
+
+    A traceback or CherryPy's version is never shown. Never raises: CherryPy would show that exception to the visitor.
+    """
+    code = int(status[:3])
+    title, advice = _WORDS.get(code) or _WORDS[500 if code >= 500 else 400]
+    # The message comes escaped by html.escape, which JSON must not have and the template does by itself. A 500 may
+    # carry the text of any exception; every other message was written to be read.
+    message = html.unescape(message)
+    detail = "" if code == 500 or message == cherrypy.lib.httputil.valid_status(code)[2] else message
+    if code == 503:
+        cherrypy.response.headers.setdefault("Retry-After", "5")
+    try:
+        error = {"status": code, "error": detail or f"{title}. {advice}"}
+        return render("error.html", error, status=code, title=title, advice=advice, detail=detail)
+    except Exception:
+        cherrypy.log("The error page failed.", context="PAGES", severity=40, traceback=True)
+        cherrypy.response.headers["Content-Type"] = "text/plain;charset=utf-8"
+        return f"{status}\n{title}. {advice}\n".encode()
+
+
+def _or_400(processor: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Make a body that cannot be parsed the sender's error; CherryPy's processors let it become a 500."""
+
+    @functools.wraps(processor)
+    def read(entity: Any) -> None:
+        try:
+            processor(entity)
+        except (ValueError, LookupError, EOFError) as error:
+            raise cherrypy.HTTPError(400, "The form could not be read: it is damaged or cut off.") from error
+
+    return read

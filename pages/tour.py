@@ -1,0 +1,19 @@
+"""The tour: what a cookie and a session are, and the way into the lessons."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import cherrypy
+
+from pages import site
+
+
+class Tour:
+    """GET / tells the idea and lists the lessons. It never touches the session: look, no Set-Cookie."""
+
+    @cherrypy.expose
+    @cherrypy.tools.guard(methods=["GET"])
+    def index(self) -> bytes:
+        """Show the tour."""
+        return site.render("tour.html", {"lessons": [asdict(lesson) for lesson in site.lessons()]})
