@@ -317,7 +317,8 @@ def main() -> None:
     """Serve on a free port; the argument is a JSON object of session options."""
     options = {f"tools.sessions.{name}": value for name, value in json.loads(sys.argv[1]).items()}
     cherrypy.config.update(
-        {"server.socket_port": 0, "engine.autoreload.on": False, "log.screen": True, "server.shutdown_timeout": 1}
+        {"server.socket_port": 0, "server.shutdown_timeout": 1, "engine.autoreload.on": False}
+        | {"request.show_tracebacks": False}  # as in production
     )
     root = Root()
     for name in ("implicit", "explicit", "short"):
@@ -334,9 +335,10 @@ def main() -> None:
         },
     )
     cherrypy.tree.mount(Pages(), "/other", {"/": on})
-    cherrypy.tree.mount(Pages(), "/named", {"/": {**on, "tools.sessions.name": "named_id", "tools.sessions.timeout": 1}})
+    named = {"tools.sessions.name": "named_id", "tools.sessions.timeout": 1}
+    cherrypy.tree.mount(Pages(), "/named", {"/": {**on, **named}})
     cherrypy.engine.start()
-    print("http://%s:%d" % cherrypy.server.httpserver.bind_addr, flush=True)
+    print("http://{}:{}".format(*cherrypy.server.httpserver.bind_addr), flush=True)
     cherrypy.engine.signals.subscribe()
     cherrypy.engine.block()
 

@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,10 +67,24 @@ class Server:
     def move_clock(self, seconds: float) -> None:
         assert self.visitor().get(f"/clock?add={seconds}").text == "moved"
 
-    def stop(self) -> None:
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *error: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
         self.log.close()
+
+
+@contextmanager
+def a_server(backend: str, **options: Any) -> Iterator[Server]:
+    """A site of the test's own, on an empty folder."""
+    place = folder()
+    try:
+        with Server(backend, place, **options) as server:
+            yield server
+    finally:
+        shutil.rmtree(place)
 
 
 @pytest.fixture(scope="module", params=list(BACKENDS))
@@ -80,11 +95,8 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def server(backend: str) -> Iterator[Server]:
     """One site for all tests of a backend; each test is a visitor of its own."""
-    place = folder()
-    server = Server(backend, place)
-    yield server
-    server.stop()
-    shutil.rmtree(place)
+    with a_server(backend) as server:
+        yield server
 
 
 @pytest.fixture
@@ -122,7 +134,7 @@ def under_way(server: Server) -> Iterator[Any]:
             nonlocal count
             count += 1
             word = f"w{time.monotonic_ns()}"
-            request = UnderWay(server, word, pool.submit(visitor.get, f"{path}{'&' if '?' in path else '?'}word={word}"))
+            request = UnderWay(server, word, pool.submit(visitor.get, f"{path}?word={word}"))
             server.listen(f"{word}-in")
             return request
 
@@ -200,7 +212,10 @@ def test_02_the_name_of_a_stored_record_is_no_id(server: Server, known: Visitor)
     assert server.visitor(session_id=key).get("/read").text == "None"
 
 
-@pytest.mark.parametrize("other", ['prefs={"a":1}', "br(oken=1", "<b>=1", "=", "a", "a=b=c", '"', "session_id", "\xff=\xfe"])
+OTHERS = ['prefs={"a":1}', "br(oken=1", "<b>=1", "=", "a", "a=b=c", '"', "session_id", "\xff=\xfe"]
+
+
+@pytest.mark.parametrize("other", OTHERS)
 def test_02_cookies_of_other_programs_do_not_break_the_session(known: Visitor, other: str) -> None:
     own = f"session_id={session_id(known)}"
     for header in (f"{other}; {own}", f"{own}; {other}", f"a=1; {other}; {own}; b=2"):
@@ -262,19 +277,15 @@ def test_04_no_increment_is_lost_between_threads(known: Visitor, path: str) -> N
 @pytest.mark.parametrize("backend", SHARED, indirect=True)
 def test_04_no_increment_is_lost_between_processes(server: Server, backend: str, known: Visitor) -> None:
     """Left to chance: 2 processes, 4 clients each, 50 increments each: 400."""
-    other = Server(backend, server.folder)
-    try:
 
-        def count(url: str) -> None:
-            visitor = Visitor(url, dict(known.cookies))
-            for _ in range(50):
-                assert visitor.get("/slow_count").status == 200
+    def count(url: str) -> None:
+        visitor = Visitor(url, dict(known.cookies))
+        for _ in range(50):
+            assert visitor.get("/slow_count").status == 200
 
-        with ThreadPoolExecutor(8) as pool:
-            list(pool.map(count, [server.url, other.url] * 4))
-        assert known.get("/read").text == "401"
-    finally:
-        other.stop()
+    with Server(backend, server.folder) as other, ThreadPoolExecutor(8) as pool:
+        list(pool.map(count, [server.url, other.url] * 4))
+    assert known.get("/read").text == "401"
 
 
 def test_04_the_explicit_mode_reads_without_the_lock(under_way: Any, known: Visitor) -> None:
@@ -371,8 +382,7 @@ def test_06_a_lock_is_not_waited_for_longer_than_lock_timeout(under_way: Any, kn
 
 @pytest.mark.parametrize("backend", SHARED, indirect=True)
 def test_06_a_killed_holder_blocks_nobody(server: Server, backend: str, known: Visitor) -> None:
-    other = Server(backend, server.folder)
-    with ThreadPoolExecutor(1) as pool:
+    with Server(backend, server.folder) as other, ThreadPoolExecutor(1) as pool:
         lost = pool.submit(Visitor(other.url, dict(known.cookies)).get, "/hold?word=never")
         Visitor(other.url).get("/listen?word=never-in")
         assert known.get("/short/read").status == 503
@@ -399,7 +409,7 @@ def test_06_many_requests_on_one_session_do_not_starve_others(server: Server, un
 # ---------------------------------------------------------------- 7: writes and renewals
 
 
-def test_07_an_unchanged_session_is_not_written_and_sets_no_cookie(server: Server, backend: str, known: Visitor) -> None:
+def test_07_an_unchanged_session_is_not_written_and_sets_no_cookie(server: Server, known: Visitor) -> None:
     files = {path: path.stat().st_mtime_ns for path in server.folder.rglob("*") if path.is_file()}
     assert known.get("/read").set_cookie == []
     assert {path: path.stat().st_mtime_ns for path in files} == files
@@ -439,7 +449,7 @@ def test_08_a_session_deleted_meanwhile_is_not_brought_back(under_way: Any, know
 
 
 @pytest.mark.parametrize("end", ["/delete", "/expire"])
-def test_08_delete_is_final_expires_the_cookie_and_a_replay_is_anonymous(server: Server, known: Visitor, end: str) -> None:
+def test_08_delete_is_final_expires_the_cookie_and_a_replay_is_anonymous(known: Visitor, end: str) -> None:
     old = known.twin()
     answer = known.get(end)
     assert answer.cookies["session_id"]["max-age"] == "0"
@@ -586,9 +596,7 @@ def test_16_an_idle_session_ends_though_the_client_keeps_its_cookie(server: Serv
 
 
 def test_16_a_busy_session_ends_at_its_lifetime(backend: str) -> None:
-    place = folder()
-    server = Server(backend, place, timeout=60, lifetime=90)
-    try:
+    with a_server(backend, timeout=60, lifetime=90) as server:
         visitor = server.visitor()
         assert visitor.get("/count").cookies["session_id"]["max-age"] == "3600"
         for _ in range(2):
@@ -597,9 +605,6 @@ def test_16_a_busy_session_ends_at_its_lifetime(backend: str) -> None:
         assert visitor.get("/read").text == "3"
         server.move_clock(10 * 60 + 1)
         assert visitor.get("/read").text == "None"
-    finally:
-        server.stop()
-        shutil.rmtree(place)
 
 
 # ---------------------------------------------------------------- 17: applications
@@ -619,9 +624,7 @@ def test_17_applications_do_not_see_each_others_sessions_or_settings(server: Ser
 
 
 def test_18_the_cleaner_removes_what_has_expired_and_all_it_left(backend: str) -> None:
-    place = folder()
-    server = Server(backend, place, clean_freq=0.001)
-    try:
+    with a_server(backend, clean_freq=0.001) as server:
         visitors = [server.visitor() for _ in range(20)]
         for visitor in visitors:
             visitor.get("/count")
@@ -631,13 +634,10 @@ def test_18_the_cleaner_removes_what_has_expired_and_all_it_left(backend: str) -
         stays.get("/count")
         server.move_clock(70)
         end = time.monotonic() + 30
-        while stays.get("/length").text != "1" or len(session_files(place)) > 1:
-            assert time.monotonic() < end, session_files(place)
+        while stays.get("/length").text != "1" or len(session_files(server.folder)) > 1:
+            assert time.monotonic() < end, session_files(server.folder)
         assert stays.get("/read").text == "1"
-        assert len(session_files(place)) == (1 if backend == "file" else 0)
-    finally:
-        server.stop()
-        shutil.rmtree(place)
+        assert len(session_files(server.folder)) == (1 if backend == "file" else 0)
 
 
 def session_files(place: Path) -> list[Path]:
@@ -647,7 +647,7 @@ def session_files(place: Path) -> list[Path]:
 # ---------------------------------------------------------------- 19: streams
 
 
-def test_19_a_streamed_answer_is_saved_and_unlocked_before_its_first_byte(under_way: Any, server: Server, known: Visitor) -> None:
+def test_19_a_streamed_answer_is_saved_and_unlocked_before_its_first_byte(server: Server, known: Visitor) -> None:
     word = f"w{time.monotonic_ns()}"
     with ThreadPoolExecutor(1) as pool:
         stream = pool.submit(known.twin().get, f"/stream?word={word}")
