@@ -23,6 +23,7 @@ How to read the package, in the order in which a request runs through it:
     life.py       its rules: when it is loaded, locked, saved, renewed, moved, gone
     stored.py     one id and what the store has under it
     store.py      Store, Hold, Record: what a backend must do
+    facts.py      Facts: what a backend says it can, and cannot
     backends/     one file each; file.py is the one to read first
     codec.py      the values of a session as text
     locks.py      fair locks between the threads of a process
@@ -39,15 +40,17 @@ from .errors import (
     SessionClosed,
     SessionError,
     StoreError,
+    TooLarge,
     Unavailable,
     Unreadable,
     UnstorableValue,
 )
+from .facts import Facts
 from .response import set_response_cookie
 from .session import FileSession, RamSession, Session
 from .startup import close_stores, install, open_stores, ping
 from .store import Hold, Record, Store
-from .stored import ServiceUnavailable
+from .stored import StoreHTTPError
 from .tool import (
     SessionTool,
     close,
@@ -61,19 +64,21 @@ from .tool import (
 
 __all__ = [
     "ConfigError",
+    "Facts",
     "FileSession",
     "Hold",
     "LenientRequest",
     "LockTimeout",
     "RamSession",
     "Record",
-    "ServiceUnavailable",
+    "StoreHTTPError",
     "Session",
     "SessionClosed",
     "SessionError",
     "SessionTool",
     "Store",
     "StoreError",
+    "TooLarge",
     "Unavailable",
     "Unreadable",
     "UnstorableValue",

@@ -18,7 +18,9 @@ from __future__ import annotations
 
 import base64
 import datetime as dt
+import errno
 import json
+import re
 import uuid
 import zoneinfo
 from collections.abc import Callable, Mapping
@@ -31,7 +33,8 @@ MAX_DEPTH = 100
 """Levels of nesting; a list that contains itself ends here too, with an error instead of a crash."""
 
 _dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # ASCII: any text column holds it
-_PLAIN = frozenset({type(None), bool, float, str})
+_PLAIN = frozenset({type(None), bool, float})
+_SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # JSON would read the two as one character
 
 
 def encode(data: Mapping[Any, Any]) -> bytes:
@@ -57,7 +60,7 @@ def decode(text: bytes) -> dict[Any, Any]:
     """
     try:
         data = _loads(text.decode("ascii"))
-    except (ValueError, TypeError, KeyError, ArithmeticError, RecursionError, zoneinfo.ZoneInfoNotFoundError) as error:
+    except (ValueError, TypeError, AttributeError, LookupError, ArithmeticError, RecursionError) as error:
         raise Unreadable(f"not a session's data: {type(error).__name__}") from error
     if type(data) is not dict:
         raise Unreadable("not a session's data: the outermost value is not a dict")
@@ -66,29 +69,34 @@ def decode(text: bytes) -> dict[Any, Any]:
 
 def _is_json_object(value: Mapping[Any, Any]) -> bool:
     for key in value:
-        if type(key) is not str or key[:1] == "$":
+        if type(key) is not str or key[:1] == "$" or not _is_plain_text(key):
             return False
     return True
+
+
+def _is_plain_text(value: str) -> bool:
+    return value.isascii() or not _SURROGATES.search(value)
 
 
 def _pack(value: Any, depth: int) -> Any:
     kind = type(value)
     if kind in _PLAIN:
         return value
+    if kind is str:
+        return value if _is_plain_text(value) else {"$str": _to_base64(value.encode("utf-8", "surrogatepass"))}
     if kind is int:
         # Python refuses to read decimal numbers of more than 4300 digits; hexadecimal has no such limit.
         return value if -(1 << 63) <= value < 1 << 63 else {"$int": hex(value)}
     if depth > MAX_DEPTH:
         raise TypeError(f"it is nested deeper than {MAX_DEPTH} levels, or contains itself")
     depth += 1
-    if kind is list:
-        return [_pack(item, depth) for item in value]
     if kind is dict:
         if _is_json_object(value):
             return {key: _pack(item, depth) for key, item in value.items()}
         return {"$dict": [[_pack(key, depth), _pack(item, depth)] for key, item in value.items()]}
-    if kind is tuple:
-        return {"$tuple": [_pack(item, depth) for item in value]}
+    if kind is list or kind is tuple:
+        items = [_pack(item, depth) for item in value]
+        return items if kind is list else {"$tuple": items}
     if kind is set or kind is frozenset:
         # Sorted, because the order of a set differs from process to process and a save compares the text.
         return {f"${kind.__name__}": sorted((_pack(item, depth) for item in value), key=_dumps)}
@@ -99,14 +107,27 @@ def _pack(value: Any, depth: int) -> Any:
     return {tag: pack(value)}
 
 
+def _to_base64(value: bytes) -> str:
+    return base64.b64encode(value).decode()
+
+
 def _pack_moment(value: dt.datetime | dt.time) -> Any:
     """ISO 8601 where that says everything; else [local time, name of the zone or None, fold]."""
     zone = value.tzinfo
     if zone is None or type(zone) is dt.timezone:
         return value.isoformat() if not value.fold else [value.isoformat(), None, 1]
-    if isinstance(zone, zoneinfo.ZoneInfo) and zone.key:
+    if type(zone) is zoneinfo.ZoneInfo and zone.key:
         return [value.replace(tzinfo=None).isoformat(), zone.key, value.fold]
     raise TypeError(f"its time zone, a {type(zone).__qualname__}, has no name to find it by again")
+
+
+def _zone(name: str) -> zoneinfo.ZoneInfo:
+    try:
+        return zoneinfo.ZoneInfo(name)
+    except OSError as error:
+        if error.errno not in (errno.EISDIR, errno.ENAMETOOLONG):
+            raise  # no fault of the name's
+        raise ValueError("no time zone has such a name") from error
 
 
 def _unpack_moment(kind: type[dt.datetime] | type[dt.time]) -> Callable[[Any], Any]:
@@ -115,13 +136,13 @@ def _unpack_moment(kind: type[dt.datetime] | type[dt.time]) -> Callable[[Any], A
             return kind.fromisoformat(value)
         text, zone, fold = value
         moment = kind.fromisoformat(text).replace(fold=fold)
-        return moment if zone is None else moment.replace(tzinfo=zoneinfo.ZoneInfo(zone))
+        return moment if zone is None else moment.replace(tzinfo=_zone(zone))
 
     return unpack
 
 
 _PACKERS: dict[type, tuple[str, Callable[[Any], Any]]] = {
-    bytes: ("$bytes", lambda value: base64.b64encode(value).decode()),
+    bytes: ("$bytes", _to_base64),
     dt.datetime: ("$datetime", _pack_moment),
     dt.time: ("$time", _pack_moment),
     dt.date: ("$date", dt.date.isoformat),
@@ -136,6 +157,7 @@ _UNPACKERS: dict[str, Callable[[Any], Any]] = {
     "$set": set,
     "$frozenset": frozenset,
     "$dict": dict,
+    "$str": lambda value: base64.b64decode(value, validate=True).decode("utf-8", "surrogatepass"),
     "$bytes": lambda value: base64.b64decode(value, validate=True),
     "$datetime": _unpack_moment(dt.datetime),
     "$time": _unpack_moment(dt.time),

@@ -114,6 +114,11 @@ def set_cookie(
         morsel["samesite"] = samesite
 
 
+def is_cookie_path(value: str) -> bool:
+    """Whether `value` can be the Path of a cookie. A header that a visitor made up may hold a line break."""
+    return re.fullmatch(r"/[ -:<-~]*", value) is not None
+
+
 def is_https() -> bool:
     """Whether the browser speaks https, as far as `tools.proxy` has told."""
     return bool(cherrypy.serving.request.base.startswith("https:"))

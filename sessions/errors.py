@@ -11,10 +11,12 @@ class StoreError(SessionError):
     """A store could not do what was asked; nothing was changed. A page answers 503.
 
     Attributes:
+        status: what a page answers.
         public: a sentence that may be shown to a visitor; the exception's own text is for the log.
         retry_after: seconds after which trying again makes sense (RFC 9110 section 10.2.3).
     """
 
+    status = 503
     public = "The session store does not answer. Nothing is lost: please try again in a moment."
     retry_after = 5
 
@@ -28,6 +30,22 @@ class LockTimeout(StoreError):
 
     public = "Another request of yours is still using your session. Please try again in a moment."
     retry_after = 1
+
+
+class TooLarge(StoreError):
+    """The values of a session are more than the backend can keep. The stored session stays as it was.
+
+    Args:
+        size: bytes they would take.
+        limit: bytes there is room for.
+        what: what is limited.
+    """
+
+    status = 413
+    public = "This is more than your session can keep. Nothing was changed: please send less."
+
+    def __init__(self, size: int, limit: int, what: str) -> None:
+        super().__init__(f"{what} of {size} bytes is more than the {limit} bytes there is room for")
 
 
 class Unreadable(SessionError, ValueError):

@@ -11,7 +11,6 @@
 
 from __future__ import annotations
 
-import re
 import secrets
 from typing import Any
 
@@ -21,7 +20,6 @@ from .store import Record, Store, log, reference
 from .stored import Stored
 from .values import Values
 
-_ID = re.compile(r"[A-Za-z0-9_-]{20,200}")
 _MOVED_SECONDS = 60.0  # how long a session that moved leaves word of it, for requests that were under way by then
 _MOVED_SLACK = 1.0  # such a request may have been sent before, and have come in this much after the move
 
@@ -63,14 +61,10 @@ class Life(Values):
         self.debug = debug
         self.originalid = id
         self._arrived = store.clock() if arrived is None else arrived
-        self._stored = Stored(store, id) if id and self.is_well_formed(id) else None
+        self._stored = Stored.named_by(store, id)  # a claim, until a record proves it
+        self._used = [self._stored] if self._stored else []
         self._missing = bool(id) and self._stored is None
         self._data: dict[Any, Any] = {}
-
-    @staticmethod
-    def is_well_formed(id: str) -> bool:
-        """Whether `id` could be one of ours. Any other is an unknown id without asking the store."""
-        return _ID.fullmatch(id) is not None
 
     def generate_id(self) -> str:
         """A new id: 256 random bits as 43 URL-safe characters (ASVS 7.2.3 asks for 128)."""
@@ -131,7 +125,8 @@ class Life(Values):
             self._forget(stored)
         elif self._expired(record):
             self._log("expired")
-            stored.delete()
+            if stored.held:  # else another request may just be renewing it, and the cleaner will come
+                stored.delete()
             self._forget(stored)
         else:
             try:
@@ -141,6 +136,7 @@ class Life(Values):
                 self._forget(stored)
             else:
                 stored.record = record
+                self._check_cookie(stored)
                 self._log("locked and loaded" if stored.held else "loaded")
 
     def _forget(self, stored: Stored) -> None:
@@ -173,14 +169,24 @@ class Life(Values):
     def discard(self) -> None:
         """Let go without saving what this request changed since the last save or session_lock() block."""
         stored, safe, self._safe = self._stored, self._safe, None
-        self.locked = self.loaded = False
-        self._data = {}
-        if stored and stored.record:
-            self._next_id = None
-            if safe is not None and stored.held and safe != stored.record.data:
-                stored.overwrite(Record(safe, stored.record.created, stored.record.deadline))
-        if stored:
-            stored.release()
+        try:
+            if safe is not None:  # under the next id, if there is one: a login must not stay under a planted id
+                self._data = codec.decode(safe)
+                self._write()
+        finally:
+            self.locked = self.loaded = False
+            self._data = {}
+            if stored:
+                self._next_id = None if stored.record else self._next_id
+                stored.release()
+
+    def end(self) -> None:
+        """The request is over."""
+        try:
+            self.discard()
+        finally:
+            while self._used:
+                self._used.pop().leave()
 
     def seal(self) -> None:
         """The answer is on its way: from now on values change inside session_lock() only (rule 19)."""
@@ -204,7 +210,7 @@ class Life(Values):
         if self._sealed:
             raise SessionClosed("a session cannot begin in a streamed body: its cookie would have had to go before it")
         now = self.store.clock()
-        stored = Stored(self.store, self._next_id or self.generate_id())
+        stored = self._new(self._next_id or self.generate_id())
         stored.create(Record(data, now, self._deadline(now, now)))
         self._become(stored)
         self._log("created")
@@ -214,7 +220,7 @@ class Life(Values):
         if self._sealed:
             raise SessionClosed("a session cannot get a new id in a streamed body: its cookie has gone before it")
         now = self.store.clock()
-        new = Stored(self.store, id)
+        new = self._new(id)
         new.create(Record(data, before.created, self._deadline(before.created, now)))
         if old.overwrite(Record(b"", now, now + _MOVED_SECONDS)):
             self._log("moves to a new id")
@@ -222,6 +228,11 @@ class Life(Values):
         else:
             new.delete()
             self._lose(old)
+
+    def _new(self, id: str) -> Stored:
+        stored = Stored(self.store, id, self.store.key_of(id))
+        self._used.append(stored)
+        return stored
 
     def _become(self, stored: Stored) -> None:
         self._stored, self._next_id, self.cookie = stored, None, "new"
@@ -240,7 +251,15 @@ class Life(Values):
         else:
             if renew:
                 self.cookie = self.cookie or "renewed"
+            self._check_cookie(stored)
             self._log("saved and renewed" if renew else "saved")
+
+    def _check_cookie(self, stored: Stored) -> None:
+        """Where the cookie is the store, it has changed with what is in it."""
+        if stored.cookie_value != self.originalid and self.cookie != "new":
+            if self._sealed:
+                raise SessionClosed("the session is in its cookie, which has gone before the streamed body")
+            self.cookie = "new"
 
     def _lose(self, stored: Stored) -> None:
         """The session was deleted while this request used it. What it wrote is not stored: that would revive it."""

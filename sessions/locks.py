@@ -100,9 +100,11 @@ class FairLocks:
         try:
             with waiting.one_more():
                 waiter.gate.acquire(timeout=max(timeout, 0))
-        finally:
-            owns = self._leave(key, waiter)
-        if not owns:
+        except BaseException:
+            if self._leave(key, waiter):  # handed over just as this thread was refused
+                self.release(key)
+            raise
+        if not self._leave(key, waiter):
             raise LockTimeout(f"the session was locked by another request for {timeout:g} seconds")
 
     def _leave(self, key: str, waiter: _Waiter) -> bool:

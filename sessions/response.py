@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cherrypy
 
-from .cookies import is_https, set_cookie
+from .cookies import is_cookie_path, is_https, set_cookie
 from .session import Session
 from .settings import Settings
 
@@ -22,7 +22,7 @@ def tell_browser(session: Session) -> None:
     if session.cookie == "expired":
         _set_cookie(settings, "", 0)
     elif session.cookie == "new" or (session.cookie == "renewed" and settings.persistent):
-        _set_cookie(settings, session.id, session.cookie_age if settings.persistent else None)
+        _set_cookie(settings, session.cookie_value, session.cookie_age if settings.persistent else None)
 
 
 def _set_cookie(settings: Settings, value: str, max_age: int | None) -> None:
@@ -43,7 +43,7 @@ def _cookie_path(path: str | None, path_header: str | None) -> str:
     if path:
         return path
     told = cherrypy.serving.request.headers.get(path_header, "") if path_header else ""
-    return told if told.startswith("/") and ";" not in told else "/"
+    return told if is_cookie_path(told) else "/"
 
 
 def set_response_cookie(
@@ -61,9 +61,10 @@ def set_response_cookie(
     Args:
         timeout: minutes until the browser drops it; None or 0: it ends with the browser.
     """
+    session = cherrypy.serving.session
     set_cookie(
         name,
-        cherrypy.serving.session.id,
+        getattr(session, "cookie_value", "") or session.id,
         path=_cookie_path(path, path_header),
         domain=domain,
         max_age=round(timeout * 60) if timeout else None,

@@ -76,6 +76,11 @@ class Session(Life):
         return self._stored
 
     @property
+    def cookie_value(self) -> str:
+        """What the browser's cookie must hold for the session to be found again."""
+        return self._stored.cookie_value if self._stored else ""
+
+    @property
     def cookie_age(self) -> int:
         """Seconds until the stored session ends if nobody renews it, rounded up: what Max-Age says."""
         record = self._stored.record if self._stored else None
@@ -144,10 +149,13 @@ class Session(Life):
         try:
             yield
         except BaseException:
-            self._data = codec.decode(before)
+            if not self._gone:
+                self._data = codec.decode(before)
             raise
         else:
-            self._safe = codec.encode(self._for_reading())
+            after = codec.encode(self._for_reading())
+            if self._depth == 1:  # else the block around this one may still fail, and this one with it
+                self._safe = after
         finally:
             self._depth -= 1
 

@@ -7,10 +7,12 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from http.cookies import CookieError, Morsel
 from typing import Any
 
 import cherrypy.lib.sessions
 
+from .cookies import is_cookie_path
 from .errors import ConfigError
 from .session import FileSession, RamSession, Session
 
@@ -21,11 +23,21 @@ STORAGE_TYPES: dict[str, type[Session]] = {
 """What `storage_type` may be. A backend of your own needs no entry: name its class in `storage_class`."""
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_MOST = 100_000_000  # minutes: 190 years
 _TOOL_OPTIONS = ("on", "priority", "storage_type", "storage_class")
 
 
 def _positive(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and value > 0
+    """Above zero, and not so far above that no date or clock can hold it."""
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _MOST
+
+
+def _cookie_name(value: Any) -> bool:
+    try:
+        Morsel[str]().set(value, "", "")  # refuses "path", "expires" and their like
+    except (CookieError, AttributeError, TypeError):
+        return False
+    return bool(_TOKEN.fullmatch(value))
 
 
 def _text_or_none(value: Any) -> bool:
@@ -33,20 +45,20 @@ def _text_or_none(value: Any) -> bool:
 
 
 def _is_bool(value: Any) -> bool:
-    return value in (True, False)
+    return isinstance(value, bool)
 
 
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
-    "timeout": (_positive, "a number of minutes above 0"),
-    "lifetime": (lambda value: value is None or _positive(value), "a number of minutes above 0, or None"),
-    "name": (lambda value: isinstance(value, str) and bool(_TOKEN.fullmatch(value)), "a cookie name (RFC 9110 token)"),
+    "timeout": (_positive, f"a number of minutes above 0, at most {_MOST}"),
+    "lifetime": (lambda value: value is None or _positive(value), f"minutes above 0, at most {_MOST}, or None"),
+    "name": (_cookie_name, "a cookie name (RFC 9110 token)"),
     "path": (
-        lambda value: value is None or (isinstance(value, str) and value.startswith("/") and ";" not in value),
+        lambda value: value is None or (isinstance(value, str) and is_cookie_path(value)),
         "a path that begins with '/', or None",
     ),
     "path_header": (_text_or_none, "the name of a header, or None"),
     "domain": (lambda value: value is None or (isinstance(value, str) and ";" not in value), "a domain, or None"),
-    "secure": (lambda value: value in (True, False, "auto"), "True, False or 'auto' (on https)"),
+    "secure": (lambda value: _is_bool(value) or value == "auto", "True, False or 'auto' (on https)"),
     "httponly": (_is_bool, "True or False"),
     "samesite": (lambda value: value in ("Lax", "Strict", "None"), "'Lax', 'Strict' or 'None'"),
     "persistent": (_is_bool, "True or False"),
@@ -152,7 +164,7 @@ def check_names(options: Mapping[str, Any]) -> None:
         ConfigError: it names the option and the nearest known one.
     """
     chosen = options.get("storage_class")
-    own = [chosen] if isinstance(chosen, type) and issubclass(chosen, Session) else []
+    own = [chosen] if isinstance(chosen, type) and issubclass(chosen, Session) and chosen is not Session else []
     known = known_options(*own)
     for name in options:
         if name not in known:
@@ -170,7 +182,7 @@ def session_class(options: Mapping[str, Any]) -> type[Session]:
     chosen = options.get("storage_class")
     if chosen is None:
         storage_type = options.get("storage_type") or "ram"
-        if storage_type not in STORAGE_TYPES:
+        if not isinstance(storage_type, str) or storage_type not in STORAGE_TYPES:
             raise ConfigError(
                 f"tools.sessions.storage_type is {storage_type!r}: it must be one of {', '.join(STORAGE_TYPES)}"
             )

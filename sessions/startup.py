@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+import types
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -126,12 +127,20 @@ def _handlers(node: Any, path: str, seen: set[int]) -> Iterator[tuple[str, Mappi
     for source in (*reversed(type(node).__mro__), node):
         members.update(getattr(source, "__dict__", {}))
     for name, member in members.items():
-        if not name.startswith("_") and (getattr(member, "exposed", False) or _has_handlers(member)):
+        if not name.startswith("_") and (_is_handler(member) or _has_handlers(member)):
             yield from _handlers(member, f"{path}/{name}", seen)
 
 
-def _has_handlers(member: Any) -> bool:
-    """Whether `member` is a node of the page tree rather than something a page happens to use."""
-    if isinstance(member, type) or not hasattr(member, "__dict__"):
+def _is_handler(member: Any) -> bool:
+    """Whether it is exposed, or has options of its own as the GET and POST of a MethodDispatcher may have."""
+    return not isinstance(member, type) and bool(getattr(member, "exposed", False) or hasattr(member, "_cp_config"))
+
+
+def _has_handlers(member: Any, levels: int = 3) -> bool:
+    """Whether `member` is a node of the page tree, maybe an empty one with others below, rather than something a page
+    happens to use."""
+    if levels == 0 or isinstance(member, (type, types.ModuleType)) or not hasattr(member, "__dict__"):
         return False
-    return any(getattr(value, "exposed", False) for cls in type(member).__mro__ for value in vars(cls).values())
+    own = [value for name, value in vars(member).items() if not name.startswith("_")]
+    of_class = [value for cls in type(member).__mro__ for value in vars(cls).values()]
+    return any(map(_is_handler, own + of_class)) or any(_has_handlers(value, levels - 1) for value in own)

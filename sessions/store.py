@@ -11,7 +11,9 @@ round trips to a server.
 
 from __future__ import annotations
 
+import hashlib
 import logging
+import re
 import secrets
 import time
 import zlib
@@ -20,9 +22,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from .errors import Unreadable
+from .facts import Facts
 from .locks import FairLocks
 
 log = logging.getLogger("sessions")
+
+_ID = re.compile(r"[A-Za-z0-9_-]{20,200}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,11 +145,8 @@ class Store(ABC):
     Every method may raise `Unavailable` (the store did not answer) and none may block without a bound.
     """
 
-    shared: bool = False
-    """Whether several processes with the same options see the same sessions."""
-
-    survives_restart: bool = False
-    """Whether sessions are there again after all processes of the site were restarted."""
+    facts: Facts
+    """What the backend can do and cannot; each sets its own."""
 
     def __init__(self) -> None:
         self.locks = FairLocks()
@@ -219,9 +221,30 @@ class Store(ABC):
     def close(self) -> None:  # noqa: B027 -- nor here
         """Let go of connections and files. The store is not used again."""
 
+    # ---------------------------------------------------------------- keys and cookies
+
+    def is_well_formed(self, cookie: str) -> bool:
+        """Whether a cookie's value could be one of ours. Any other is unknown without asking the store (rule 2)."""
+        return _ID.fullmatch(cookie) is not None
+
+    def key_of(self, id: str) -> str:
+        """The key of a session id. The store never sees the id: what is read there cannot be used (rule 3)."""
+        return self.namespace + hashlib.sha256(id.encode()).hexdigest()
+
+    def find(self, cookie: str) -> tuple[str, str] | None:
+        """The id and the key that a cookie's value stands for, or None if it cannot be one of ours."""
+        return (cookie, self.key_of(cookie)) if self.is_well_formed(cookie) else None
+
+    def cookie_value(self, id: str, key: str) -> str:
+        """What the browser is given to find the session by: the id, unless the cookie is the store."""
+        return id
+
+    def leave(self, key: str) -> None:  # noqa: B027 -- nor here
+        """The request that used `key` is over."""
+
     def new_key(self) -> str:
         """A key that no session has."""
-        return f"{self.namespace}{secrets.token_hex(32)}"
+        return self.key_of(secrets.token_urlsafe(32))
 
 
 def reference(key: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -14,17 +13,19 @@ from .store import Hold, Record, Store, log
 T = TypeVar("T")
 
 
-class ServiceUnavailable(cherrypy.HTTPError):
-    """503 with Retry-After: the store did not answer, or the session stayed locked. `__cause__` is the StoreError."""
+class StoreHTTPError(cherrypy.HTTPError):
+    """What a page answers when its store could not do what it asked: 503 with Retry-After where it did not answer, or
+    the session stayed locked; 413 where the session is too large. `__cause__` is the StoreError."""
 
     def __init__(self, error: StoreError) -> None:
-        super().__init__(503, error.public)
+        super().__init__(error.status, error.public)
         self.retry_after = error.retry_after
 
     def set_response(self) -> None:
-        """Make the response a 503."""
+        """Make the response that error."""
         super().set_response()  # removes Retry-After, as CherryPy does from every error
-        cherrypy.serving.response.headers["Retry-After"] = str(self.retry_after)
+        if self.code == 503:
+            cherrypy.serving.response.headers["Retry-After"] = str(self.retry_after)
 
 
 def ask(method: Callable[..., T], *args: Any) -> T:
@@ -33,7 +34,7 @@ def ask(method: Callable[..., T], *args: Any) -> T:
         return method(*args)
     except StoreError as error:
         log.warning("%s: %s", type(error).__name__, error)
-        raise ServiceUnavailable(error) from error
+        raise StoreHTTPError(error) from error
 
 
 class Stored:
@@ -41,19 +42,30 @@ class Stored:
 
     Attributes:
         id: the session id.
-        key: what the store knows it by. It never sees the id: what is read there cannot be used (rule 3).
+        key: what the store knows it by.
         record: what the store had when it was last asked, or what was stored since; None before, and if it had nothing.
         held: whether the store keeps everybody else away from it.
     """
 
     __slots__ = ("_hold", "_store", "id", "key", "record")
 
-    def __init__(self, store: Store, id: str) -> None:
+    def __init__(self, store: Store, id: str, key: str) -> None:
         self._store = store
         self._hold: Hold | None = None
         self.id = id
-        self.key = store.namespace + hashlib.sha256(id.encode()).hexdigest()
+        self.key = key
         self.record: Record | None = None
+
+    @classmethod
+    def named_by(cls, store: Store, cookie: str | None) -> Stored | None:
+        """What a cookie's value claims to be; None if it is no id of ours at all."""
+        found = store.find(cookie) if cookie else None
+        return cls(store, *found) if found else None
+
+    @property
+    def cookie_value(self) -> str:
+        """What the browser has to send to find it again."""
+        return self._store.cookie_value(self.id, self.key)
 
     @property
     def held(self) -> bool:
@@ -93,6 +105,13 @@ class Stored:
         """Take a record that makes no sense out of the way, unless somebody else has done so, and let go."""
         hold, self._hold = self._hold or ask(self._store.acquire, self.key, timeout), None
         ask(hold.set_aside, error) if hold.record == unreadable else ask(hold.release)
+
+    def leave(self) -> None:
+        """Let go, and tell the store that this request is over."""
+        try:
+            self.release()
+        finally:
+            self._store.leave(self.key)
 
     def release(self) -> None:
         """Let go without saving."""

@@ -67,7 +67,8 @@ class OpenStores:
             stores = self._stores.setdefault(app, {})
             if settings not in stores:
                 store = store_class(**dict(options))
-                store.namespace = hashlib.sha256((app.script_name or "").encode()).hexdigest()[:8] + "-"
+                # The private name: the property asks the current request where an application is mounted nowhere fixed.
+                store.namespace = hashlib.sha256((app._script_name or "").encode()).hexdigest()[:8] + "-"
                 stores[settings] = store
             return stores[settings]
 
@@ -95,7 +96,10 @@ class OpenStores:
         for store, cleaner in closing:
             if cleaner:
                 cleaner.stop()
-            store.close()
+            try:
+                store.close()
+            except Exception:  # the others still have to be closed
+                log.exception("closing a %s failed", type(store).__name__)
 
 
 stores = OpenStores()

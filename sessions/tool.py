@@ -4,7 +4,7 @@
                                      (with locking='early' it is locked here)
     handler                          the first access locks and loads it
     before_finalize        save      saves it if it changed, lets go, sets the cookie
-    before_error_response  close     the handler failed: lets go without saving
+    before_error_response  fail      the handler failed: lets go without saving
     on_end_request         close     once more, for whatever went another way
 """
 
@@ -60,7 +60,7 @@ class SessionTool(cherrypy._cptools.Tool):
         if conf.get("locking") == "early":
             hooks.attach("before_request_body", _lock, priority=priority + 10)
         hooks.attach("before_finalize", save)
-        hooks.attach("before_error_response", close)
+        hooks.attach("before_error_response", fail)
         hooks.attach("on_end_request", close)
 
     def regenerate(self) -> None:
@@ -70,7 +70,8 @@ class SessionTool(cherrypy._cptools.Tool):
         if not isinstance(session, Session):
             conf = self._merged_args()
             names = ("path", "path_header", "name", "timeout", "domain", "secure")
-            cherrypy.lib.sessions.set_response_cookie(**{name: conf[name] for name in names if name in conf})
+            kept = {name: conf[name] for name in names if name in conf and conf[name] != "auto"}  # see compat
+            cherrypy.lib.sessions.set_response_cookie(**kept)
 
 
 def init(
@@ -102,7 +103,7 @@ def init(
     stores.clean_every(store, settings.clean_freq)
     request.session_settings = settings
     cherrypy.serving.session = settings.storage_class(
-        _presented_id(request.cookie, name),
+        _presented_id(store, request.cookie, name),
         store=store,
         timeout=settings.timeout,
         lifetime=settings.lifetime,
@@ -129,12 +130,12 @@ def _resolve(app: Any, options: Mapping[str, Any]) -> tuple[Settings, Store]:
     return found
 
 
-def _presented_id(cookie: Mapping[str, Any], name: str) -> str | None:
+def _presented_id(store: Store, cookie: Mapping[str, Any], name: str) -> str | None:
     """The id that the browser sent; of several cookies of this name, the first that could be one of ours."""
     if name not in cookie:
         return None
     values: list[str] = [cookie[name].value, *(value for other, value in request_cookies() if other == name)]
-    return next(filter(Session.is_well_formed, values), values[0])
+    return next(filter(store.is_well_formed, values), values[0])
 
 
 def _lock() -> None:
@@ -172,11 +173,27 @@ save.failsafe = True  # type: ignore[attr-defined]  # CherryPy runs it though an
 save.priority = 60  # type: ignore[attr-defined]  # after hooks of the site's own, which may write to the session
 
 
+def fail() -> None:
+    """Let go of the session after an unexpected error. What an early release or a session_lock() block has saved stays,
+    so the browser must learn of an id that is new since then: the old one is dead."""
+    session = getattr(cherrypy.serving, "session", None)
+    if isinstance(session, Session):
+        try:
+            session.discard()
+        finally:
+            session.seal()
+            tell_browser(session)
+
+
+fail.failsafe = True  # type: ignore[attr-defined]
+fail.priority = 90  # type: ignore[attr-defined]
+
+
 def close() -> None:
     """Let go of the session without saving it. After `save` there is nothing left to do."""
     session = getattr(cherrypy.serving, "session", None)
     if isinstance(session, Session):
-        session.discard()
+        session.end()
 
 
 close.failsafe = True  # type: ignore[attr-defined]

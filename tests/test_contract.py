@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sessions import Record, Store
+from sessions import Facts, Record, Store
 from sessions.backends.file import FileStore
 from sessions.backends.ram import RamStore
 from sessions.testing import Clock, Factory, StoreContract, a_record, opened
@@ -48,6 +48,11 @@ class TestDurableFile(TestFile):
 
 class OwnStore(Store):
     """A backend as a reader of the README would write it."""
+
+    facts = Facts(
+        survives_restart=False, shared=False, locks_processes=False, counts=False, keeps="In a dictionary.",
+        sharing="Nobody.", locking="Among the threads of the process.", outage="Never.",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         super().__init__()

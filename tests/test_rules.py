@@ -27,12 +27,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests.backends import BACKENDS, SHARED, options_of
 from tests.site import ROOT, account, environment, folder
 from tests.visitor import Answer, Visitor
 
 TIMEOUT = 60 * 60  # seconds: the default of 60 minutes
-BACKENDS: dict[str, dict[str, Any]] = {"ram": {}, "file": {"storage_path": "sessions"}}
-SHARED = ["file"]
 
 
 class Server:
@@ -40,10 +39,9 @@ class Server:
 
     def __init__(self, backend: str, place: Path, **options: Any) -> None:
         self.folder = place
-        own = {name: str(place / value) for name, value in BACKENDS[backend].items()}
         self.log = tempfile.TemporaryFile()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.rules_app", json.dumps({"storage_type": backend, **own, **options})],
+            [sys.executable, "-m", "tests.rules_app", json.dumps(options_of(backend, place) | options)],
             cwd=ROOT, env=environment(), stdout=self.log, stderr=self.log, **account(),
         )  # fmt: skip
         end = time.monotonic() + 30
@@ -87,7 +85,7 @@ def a_server(backend: str, **options: Any) -> Iterator[Server]:
         shutil.rmtree(place)
 
 
-@pytest.fixture(scope="module", params=list(BACKENDS))
+@pytest.fixture(scope="module", params=BACKENDS)
 def backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
 
 from ..errors import ConfigError, Unavailable, Unreadable
+from ..facts import Facts
 from ..locks import poll
 from ..store import Hold, Record, Store, log, reference
-from .journal import NEW, UNREADABLE, Journal, set_aside
+from .journal import NEW, UNREADABLE, Journal
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -54,11 +55,24 @@ class FileStore(Store):
         ConfigError: the folder cannot be made or written.
     """
 
-    shared = True
-    survives_restart = True
+    facts = Facts(
+        survives_restart=True,
+        shared=True,
+        locks_processes=True,
+        keeps="One file for each session.",
+        sharing="All processes of one machine that name the same folder.",
+        locking="A fair queue among the threads of a process; between processes the lock of the file, which the kernel "
+        "drops with the process that held it.",
+        outage="A folder that is full, gone or forbidden: 503 until it is back, and no session is lost.",
+        cannot="FileSession cannot be shared by several machines: do not trust file locks over a network.",
+    )
 
     def __init__(self, *, storage_path: str, durable: bool = False) -> None:
         super().__init__()
+        if not isinstance(storage_path, (str, os.PathLike)):
+            raise ConfigError(f"storage_path is {storage_path!r}: it must be the path of a folder")
+        if not isinstance(durable, bool):
+            raise ConfigError(f"durable is {durable!r}: it must be True or False")
         self.root = os.path.abspath(storage_path)
         self.durable = durable
         self._next_folder = 0
@@ -82,15 +96,20 @@ class FileStore(Store):
         while (journal := Journal.open(self.path(key), self.durable)) is not None:
             try:
                 poll(journal.try_lock, end - time.monotonic(), f"session {reference(key)}")
-                if journal.has_name:
-                    return FileHold(self, key, journal)
-            except Unreadable as error:
-                set_aside(journal.path, error)
+                if (hold := self._held(key, journal)) is not None:
+                    return hold
             except BaseException:
                 journal.close()
                 raise
-            journal.close()  # it was deleted or rewritten while we waited: look again
+            journal.close()  # it was deleted, rewritten or set aside: look again
         return Hold(self, key, None)
+
+    def _held(self, key: str, journal: Journal) -> FileHold | None:
+        try:
+            return FileHold(self, key, journal) if journal.has_name else None
+        except Unreadable as error:
+            journal.set_aside(error)
+            return None
 
     @_answers
     def load(self, key: str) -> Record | None:
@@ -100,8 +119,7 @@ class FileStore(Store):
         try:
             return journal.read()
         except Unreadable as error:
-            if journal.has_name:
-                set_aside(journal.path, error)
+            journal.set_aside(error)
             return None
         finally:
             journal.close()
@@ -160,7 +178,7 @@ class FileStore(Store):
                 return 1
         except Unreadable as error:
             if age > _YOUNG:
-                set_aside(entry.path, error)
+                journal.set_aside(error)
         finally:
             journal.close()
         return 0

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import stat
 from dataclasses import replace
 
 from ..errors import Unreadable
@@ -28,6 +29,7 @@ from ..store import Record, log, reference
 GROWN = 8192  # bytes of a journal that are still cheaper to read than to rewrite
 UNREADABLE = ".unreadable"  # what the name of a file that was set aside ends with
 NEW = ".new"  # and of one that is being rewritten
+_DELETED = b"deleted\n"
 
 
 class Journal:
@@ -53,7 +55,7 @@ class Journal:
         except FileNotFoundError:
             os.stat(os.path.dirname(path))  # raises where the whole folder has gone: that is not "no such session"
         except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.EISDIR):
+            if error.errno not in (errno.ELOOP, errno.EISDIR, errno.ENXIO):
                 raise
             set_aside(path, error)
         return None
@@ -75,7 +77,8 @@ class Journal:
             journal.close()
 
     def close(self) -> None:
-        """Close the file; a lock on it ends."""
+        """Close the file and end the lock on it, also for a process forked off meanwhile, which has the file too."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
         os.close(self._fd)
 
     def try_lock(self) -> bool:
@@ -98,6 +101,8 @@ class Journal:
             Unreadable: there is no whole line, or the last one is no record.
         """
         found = os.fstat(self._fd)
+        if not stat.S_ISREG(found.st_mode):
+            raise Unreadable("it is no file")
         content = os.pread(self._fd, found.st_size, 0)
         self._size = len(content)
         self._end = content.rfind(b"\n") + 1
@@ -122,19 +127,29 @@ class Journal:
             os.ftruncate(self._fd, self._end)  # the torn line of a process that was killed
         try:
             self._write(line)
+            self._settle(record)
         except OSError:
             os.ftruncate(self._fd, self._end)
+            self._note_deadline(before)  # the time of modification is now that of the failure
             raise
-        self._settle(record)
         return True
 
     def delete(self) -> None:
         """End the session, whoever holds it. The mark tells a holder, who may just be rewriting the file, not to bring
         it back: only holders append records, so a file that has grown under one bears this mark."""
         try:
-            os.write(self._fd, b"deleted\n")
+            os.write(self._fd, _DELETED)
         finally:
             self.unlink()
+
+    def set_aside(self, reason: Exception) -> None:
+        """Take a file that cannot be read out of the way; one with the mark of a deletion is removed for good."""
+        if self.has_name:
+            size = os.fstat(self._fd).st_size
+            if size and os.pread(self._fd, len(_DELETED), max(0, size - len(_DELETED))) == _DELETED:
+                self.unlink()
+            else:
+                set_aside(self.path, reason)
 
     def unlink(self) -> None:
         """Remove the file."""
@@ -169,11 +184,14 @@ class Journal:
 
     def _settle(self, record: Record) -> None:
         """Note the deadline beside the line, for the cleaner and for renewals; sync both if `durable`."""
+        self._note_deadline(record)
+        if self._durable:
+            os.fsync(self._fd)
+
+    def _note_deadline(self, record: Record) -> None:
         if record.data:  # a session that has moved is not live: its deadline stands in its line only
             moment = min(int(record.deadline * 1e9), 1 << 62)
             os.utime(self._fd, ns=(moment, moment))
-        if self._durable:
-            os.fsync(self._fd)
 
 
 def sync_folder(path: str) -> None:

@@ -10,10 +10,12 @@ import contextlib
 import os
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 
 import zc.lockfile
 
-from ..errors import ConfigError, Unreadable
+from ..errors import ConfigError, Unavailable, Unreadable
+from ..facts import Facts
 from ..store import Record, Store, log
 
 _END = b"end of snapshot"
@@ -27,14 +29,25 @@ class RamStore(Store):
             stops, and from which they are read at start. Only one process may use it. None: nothing is written.
     """
 
+    facts = Facts(
+        survives_restart=False,
+        shared=False,
+        locks_processes=False,
+        keeps="In the memory of one process: the fastest.",
+        sharing="Nobody: each process has sessions of its own.",
+        locking="A fair queue per session among the threads of the process.",
+        outage="It is never down while the site is up.",
+        cannot="RamSession cannot outlive its process, unless snapshot_path keeps a copy on disk.",
+    )
+
     def __init__(self, *, snapshot_path: str | None = None) -> None:
         super().__init__()
         self._records: dict[str, Record] = {}
         self._mutex = threading.Lock()  # makes "replace if it is there" one step
-        self._snapshot = Snapshot(snapshot_path) if snapshot_path else None
-        if self._snapshot:
-            self.survives_restart = True
-            self._records = self._snapshot.read()
+        self._snapshot: Snapshot | None = None
+        if snapshot_path:
+            self._snapshot, self._records = _open_snapshot(snapshot_path)
+            self.facts = replace(self.facts, survives_restart=True)
 
     def load(self, key: str) -> Record | None:
         return self._records.get(key)
@@ -47,9 +60,9 @@ class RamStore(Store):
             before = self._records.get(key)
             if before is None or not before.data:
                 return False
+            if not record.data and self._snapshot:  # the session has moved: its old key is as dead as a deleted one
+                self._snapshot.forget(key)
             self._records[key] = record
-        if not record.data and self._snapshot:  # the session has moved: its old key is as dead as a deleted one
-            self._snapshot.forget(key)
         return True
 
     def delete(self, key: str) -> None:
@@ -83,8 +96,22 @@ class RamStore(Store):
 
     def close(self) -> None:
         if self._snapshot:
-            self.checkpoint()
-            self._snapshot.close()
+            try:
+                self.checkpoint()
+            finally:
+                self._snapshot.close()
+
+
+def _open_snapshot(path: str) -> tuple[Snapshot, dict[str, Record]]:
+    try:
+        snapshot = Snapshot(path)
+        try:
+            return snapshot, snapshot.read()
+        except OSError:
+            snapshot.close()
+            raise
+    except (OSError, TypeError) as error:
+        raise ConfigError(f"snapshot_path: cannot keep a snapshot at {path!r}: {error}") from error
 
 
 class Snapshot:
@@ -96,6 +123,7 @@ class Snapshot:
 
     Raises:
         ConfigError: another process uses the file.
+        OSError: it cannot be read or written.
     """
 
     def __init__(self, path: str) -> None:
@@ -108,17 +136,20 @@ class Snapshot:
                 f"snapshot_path: another process uses {self._path}. RAM sessions belong to one process; "
                 "to share sessions choose another storage_type"
             ) from None
-        self._deleted = self._open_deleted()
         self._mutex = threading.Lock()
         self._writing = threading.Lock()
+        self._deleted = self._open_deleted()
 
     def _open_deleted(self) -> int:
         return os.open(f"{self._path}.deleted", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
 
     def forget(self, key: str) -> None:
         """Note that the session of `key` was deleted, so that an older snapshot does not bring it back."""
-        with self._mutex:
-            os.write(self._deleted, b"%b\n" % key.encode())
+        try:
+            with self._mutex:
+                os.write(self._deleted, b"%b\n" % key.encode())
+        except OSError as error:
+            raise Unavailable(f"snapshot: the end of a session could not be noted: {error}") from error
 
     def write(self, records: dict[str, Record]) -> None:
         """Write a new snapshot. A process killed meanwhile leaves the one before."""
