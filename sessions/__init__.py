@@ -47,7 +47,7 @@ from .errors import (
 )
 from .facts import Facts
 from .response import set_response_cookie
-from .session import FileSession, RamSession, Session
+from .session import CookieSession, FileSession, FunctionSession, RamSession, Session
 from .startup import close_stores, install, open_stores, ping
 from .store import Hold, Record, Store
 from .stored import StoreHTTPError
@@ -64,8 +64,10 @@ from .tool import (
 
 __all__ = [
     "ConfigError",
+    "CookieSession",
     "Facts",
     "FileSession",
+    "FunctionSession",
     "Hold",
     "LenientRequest",
     "LockTimeout",

@@ -67,6 +67,13 @@ def decode(text: bytes) -> dict[Any, Any]:
     return data
 
 
+def sizes(text: bytes, most: int = 3) -> str:
+    """The largest values of a session in words, for whoever has to find out why it does not fit."""
+    values = decode(text)
+    largest = sorted(((len(encode({key: value})), key) for key, value in values.items()), key=lambda pair: -pair[0])
+    return ", ".join(f"{key!r:.40} {size} bytes" for size, key in largest[:most])
+
+
 def _is_json_object(value: Mapping[Any, Any]) -> bool:
     for key in value:
         if type(key) is not str or key[:1] == "$" or not _is_plain_text(key):

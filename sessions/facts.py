@@ -19,7 +19,7 @@ class Facts:
         locks_processes: and keep each other away from a session in use.
         revokes: a deleted session is dead, whoever kept a copy of its cookie.
         counts: it can tell how many live sessions there are.
-        expires_itself: expired sessions go without the cleaner of the site.
+        purges: the cleaner of the site removes expired sessions; False: they go by themselves, or not at all.
         max_bytes: the largest session, about, in bytes of encoded values; None for no limit of its own.
         keeps: where the sessions are.
         sharing: who can share them.
@@ -34,7 +34,7 @@ class Facts:
     locks_processes: bool
     revokes: bool = True
     counts: bool = True
-    expires_itself: bool = False
+    purges: bool = True
     max_bytes: int | None = None
     keeps: str
     sharing: str

@@ -62,6 +62,7 @@ class Life(Values):
         self.originalid = id
         self._arrived = store.clock() if arrived is None else arrived
         self._stored = Stored.named_by(store, id)  # a claim, until a record proves it
+        self._told = id  # the cookie that the browser has
         self._used = [self._stored] if self._stored else []
         self._missing = bool(id) and self._stored is None
         self._data: dict[Any, Any] = {}
@@ -191,6 +192,8 @@ class Life(Values):
     def seal(self) -> None:
         """The answer is on its way: from now on values change inside session_lock() only (rule 19)."""
         self._sealed = True
+        if self._stored and self._stored.record:
+            self._told = self._stored.cookie_value
 
     def _write(self) -> None:
         if self._gone or not self.loaded:
@@ -256,7 +259,7 @@ class Life(Values):
 
     def _check_cookie(self, stored: Stored) -> None:
         """Where the cookie is the store, it has changed with what is in it."""
-        if stored.cookie_value != self.originalid and self.cookie != "new":
+        if stored.cookie_value != self._told:
             if self._sealed:
                 raise SessionClosed("the session is in its cookie, which has gone before the streamed body")
             self.cookie = "new"

@@ -8,7 +8,9 @@ from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from . import codec
+from .backends.cookie import CookieStore
 from .backends.file import FileStore
+from .backends.functions import FunctionStore
 from .backends.ram import RamStore
 from .errors import SessionClosed
 from .life import Life
@@ -196,3 +198,17 @@ class FileSession(Session):
     """A session in a file under `storage_path`. Survives a restart; shared by all processes of the machine."""
 
     store_class = FileStore
+
+
+class CookieSession(Session):
+    """A session in the browser's cookie, encrypted. CookieSession cannot revoke or lock across processes, and cannot
+    resist replay: a copy of an old cookie works until it expires."""
+
+    store_class = CookieStore
+
+
+class FunctionSession(Session):
+    """A session wherever two functions of the site put it. FunctionSession cannot lock across processes: two functions
+    give it no means to."""
+
+    store_class = FunctionStore

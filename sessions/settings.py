@@ -14,11 +14,13 @@ import cherrypy.lib.sessions
 
 from .cookies import is_cookie_path
 from .errors import ConfigError
-from .session import FileSession, RamSession, Session
+from .session import CookieSession, FileSession, FunctionSession, RamSession, Session
 
 STORAGE_TYPES: dict[str, type[Session]] = {
     "ram": RamSession,
     "file": FileSession,
+    "cookie": CookieSession,
+    "functions": FunctionSession,
 }
 """What `storage_type` may be. A backend of your own needs no entry: name its class in `storage_class`."""
 
@@ -164,8 +166,8 @@ def check_names(options: Mapping[str, Any]) -> None:
         ConfigError: it names the option and the nearest known one.
     """
     chosen = options.get("storage_class")
-    own = [chosen] if isinstance(chosen, type) and issubclass(chosen, Session) and chosen is not Session else []
-    known = known_options(*own)
+    own = [chosen] if isinstance(chosen, type) and issubclass(chosen, Session) else []
+    known = known_options(*(storage_class for storage_class in own if hasattr(storage_class, "store_class")))
     for name in options:
         if name not in known:
             near = difflib.get_close_matches(name, known, 1, 0.5)

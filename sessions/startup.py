@@ -73,7 +73,7 @@ def open_stores(app: cherrypy.Application) -> None:
     for options in _places(app):
         if not is_cherrypy_class(options):
             settings = Settings.parse(options)
-            stores.open(app, settings.storage_class.store_class, settings.store)
+            stores.open(app, settings.storage_class.store_class, settings.store, settings.name)
 
 
 def close_stores(app: cherrypy.Application = None) -> None:

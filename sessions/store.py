@@ -151,7 +151,8 @@ class Store(ABC):
     def __init__(self) -> None:
         self.locks = FairLocks()
         self.clock: Callable[[], float] = time.time
-        self.namespace = ""
+        self.namespace = ""  # of the application: what its keys begin with
+        self.cookie_name = "session_id"
 
     def acquire(self, key: str, timeout: float) -> Hold:
         """Lock the session and load it, in one step.
@@ -173,11 +174,20 @@ class Store(ABC):
 
     def _hold(self, key: str, timeout: float) -> Hold:
         """Make the hold, for the one thread of this process that has the lock of `key`."""
-        return Hold(self, key, self.load(key))
+        try:
+            return Hold(self, key, self.load(key))
+        except Unreadable as error:
+            log.warning("unreadable record of session %s removed: %s", reference(key), error)
+            self.delete(key)
+            return Hold(self, key, None)
 
     @abstractmethod
     def load(self, key: str) -> Record | None:
-        """The record of `key` without a lock, or None. It may have expired: the session decides."""
+        """The record of `key` without a lock, or None. It may have expired: the session decides.
+
+        Raises:
+            Unreadable: what is stored is no record; `acquire` takes it out of the way.
+        """
 
     @abstractmethod
     def create(self, key: str, record: Record) -> None:

@@ -7,10 +7,12 @@ from typing import Any, TypeVar
 
 import cherrypy
 
-from .errors import StoreError
-from .store import Hold, Record, Store, log
+from . import codec
+from .errors import StoreError, TooLarge, Unreadable
+from .store import Hold, Record, Store, log, reference
 
 T = TypeVar("T")
+_ASIDE_TIMEOUT = 10.0  # seconds
 
 
 class StoreHTTPError(cherrypy.HTTPError):
@@ -78,20 +80,33 @@ class Stored:
 
     def load(self) -> Record | None:
         """Load without a lock."""
-        return ask(self._store.load, self.key)
+        try:
+            return ask(self._store.load, self.key)
+        except Unreadable:
+            hold = ask(self._store.acquire, self.key, _ASIDE_TIMEOUT)  # takes it out of the way
+            ask(hold.release)
+            return hold.record
 
     def create(self, record: Record) -> None:
         """Store the first record of this id."""
-        ask(self._store.create, self.key, record)
+        self._save(self._store.create, record, self.key)
         self.record = record
 
     def overwrite(self, record: Record) -> bool:
         """Store `record` in place of the one that is there and let go. False if it was deleted meanwhile."""
         hold, self._hold = self._hold, None
-        saved = ask(hold.commit, record) if hold else ask(self._store.replace, self.key, record)
+        saved = self._save(hold.commit, record) if hold else self._save(self._store.replace, record, self.key)
         if saved:
             self.record = record
         return saved
+
+    def _save(self, method: Callable[..., T], record: Record, *key: str) -> T:
+        try:
+            return ask(method, *key, record)
+        except StoreHTTPError as error:
+            if isinstance(error.__cause__, TooLarge):
+                log.warning("the largest values of session %s: %s", reference(self.key), codec.sizes(record.data))
+            raise
 
     def delete(self) -> None:
         """Destroy the record and let go."""

@@ -56,19 +56,20 @@ class OpenStores:
         self._stores: weakref.WeakKeyDictionary[Any, dict[str, Store]] = weakref.WeakKeyDictionary()
         self._cleaners: weakref.WeakKeyDictionary[Store, Cleaner] = weakref.WeakKeyDictionary()
 
-    def open(self, app: Any, store_class: type[Store], options: tuple[tuple[str, Any], ...]) -> Store:
-        """The store of `app` (a cherrypy.Application) with these options.
+    def open(self, app: Any, store_class: type[Store], options: tuple[tuple[str, Any], ...], cookie_name: str) -> Store:
+        """The store of `app` (a cherrypy.Application) with these options, for cookies of this name.
 
         Raises:
             ConfigError, Unavailable: it cannot be opened.
         """
-        settings = f"{store_class.__module__}.{store_class.__qualname__}{options!r}"
+        settings = f"{store_class.__module__}.{store_class.__qualname__} {cookie_name} {options!r}"
         with self._mutex:
             stores = self._stores.setdefault(app, {})
             if settings not in stores:
                 store = store_class(**dict(options))
                 # The private name: the property asks the current request where an application is mounted nowhere fixed.
                 store.namespace = hashlib.sha256((app._script_name or "").encode()).hexdigest()[:8] + "-"
+                store.cookie_name = cookie_name
                 stores[settings] = store
             return stores[settings]
 

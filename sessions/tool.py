@@ -125,7 +125,7 @@ def _resolve(app: Any, options: Mapping[str, Any]) -> tuple[Settings, Store]:
         found = known.get(key)
     if found is None:
         settings = Settings.parse(options)
-        store = stores.open(app, settings.storage_class.store_class, settings.store)
+        store = stores.open(app, settings.storage_class.store_class, settings.store, settings.name)
         found = known[key] = (settings, store)
     return found
 

@@ -20,6 +20,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import cherrypy
+from cherrypy.lib import reprconf
 
 import sessions
 from sessions.table import stores
@@ -89,11 +90,14 @@ class Pages:
         """Everything about the id but the id."""
         session = cherrypy.session
         facts = {"reference": sessions.reference(session.id), "missing": session.missing}
-        return json.dumps({**facts, "adopted": session.id == session.originalid})
+        return json.dumps({**facts, "adopted": bool(session.originalid) and session.originalid == session.cookie_value})
 
     @cherrypy.expose
     def length(self) -> str:
-        return str(len(cherrypy.session))
+        try:
+            return str(len(cherrypy.session))
+        except NotImplementedError as error:
+            return str(error)
 
     @cherrypy.expose
     def nested(self) -> str:
@@ -316,6 +320,9 @@ class Root(Pages):
 def main() -> None:
     """Serve on a free port; the argument is a JSON object of session options."""
     options = {f"tools.sessions.{name}": value for name, value in json.loads(sys.argv[1]).items()}
+    for name in ("load", "save", "delete"):
+        if path := options.get(f"tools.sessions.{name}"):
+            options[f"tools.sessions.{name}"] = reprconf.attributes(path)
     cherrypy.config.update(
         {"server.socket_port": 0, "server.shutdown_timeout": 1, "engine.autoreload.on": False}
         | {"request.show_tracebacks": False}  # as in production

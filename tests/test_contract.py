@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 
+from pages import sqlite_sessions
 from sessions import Facts, Record, Store
+from sessions.backends.cookie import CookieStore
 from sessions.backends.file import FileStore
+from sessions.backends.functions import FunctionStore
 from sessions.backends.ram import RamStore
 from sessions.testing import Clock, Factory, StoreContract, a_record, opened
+from tests.backends import SECRET
 
 
 class TestRam(StoreContract):
@@ -44,6 +48,35 @@ class TestDurableFile(TestFile):
     @pytest.fixture
     def factory(self, tmp_path: Path) -> Factory:
         return partial(FileStore, storage_path=str(tmp_path / "sessions"), durable=True)
+
+
+class TestCookie(StoreContract):
+    @pytest.fixture
+    def factory(self) -> Factory:
+        return partial(CookieStore, secret=SECRET)
+
+
+class TestFunctions(StoreContract):
+    """On the two functions of the profile `functions`."""
+
+    @pytest.fixture
+    def factory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Factory:
+        monkeypatch.setenv("STORAGE_PATH", str(tmp_path))
+        return partial(FunctionStore, load=sqlite_sessions.load, save=sqlite_sessions.save, delete=sqlite_sessions.delete)
+
+
+class TestFunctionsWithoutDelete(TestFunctions):
+    @pytest.fixture
+    def factory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Factory:
+        monkeypatch.setenv("STORAGE_PATH", str(tmp_path))
+        return partial(FunctionStore, load=sqlite_sessions.load, save=sqlite_sessions.save)
+
+    def test_a_deleted_session_is_stored_empty(self, store: Store) -> None:
+        key = store.new_key()
+        store.create(key, a_record())
+        assert sqlite_sessions.load(key) == a_record().pack(key).decode()
+        store.delete(key)
+        assert sqlite_sessions.load(key) == ""
 
 
 class OwnStore(Store):

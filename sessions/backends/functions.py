@@ -1,0 +1,107 @@
+"""Sessions in two functions of the site's own: CherryPy's oldest way (0.9: loadSessionData and saveSessionData).
+
+    def save(id, data): ...     stores a text under a text
+    def load(id): ...           gives it back, or None
+    def delete(id): ...         optional; without it, a deleted session is stored empty
+
+`id` is the record's key, never what the browser has; `data` is the whole record in one line of ASCII, ready for a text
+column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from ..errors import ConfigError, Unavailable
+from ..facts import Facts
+from ..locks import FairLocks
+from ..store import Record, Store
+
+_STEP_TIMEOUT = 10.0  # seconds for a load and a save of the site's
+
+
+class FunctionStore(Store):
+    """Keeps each session wherever two functions put it.
+
+    Args:
+        load: `load(id) -> str | None`.
+        save: `save(id, data)`.
+        delete: `delete(id)`, or None.
+
+    What a function raises counts as "the store does not answer", and is logged.
+
+    Raises:
+        ConfigError: what is given is no function.
+    """
+
+    facts = Facts(
+        survives_restart=True,
+        shared=True,
+        locks_processes=False,
+        counts=False,
+        purges=False,
+        keeps="Wherever two functions of the site put it.",
+        sharing="All processes whose functions reach the same place.",
+        locking="A fair queue among the threads of a process; between processes the last save wins.",
+        cleaning="An expired session is removed when its cookie comes again; the rest is for the site to clean.",
+        outage="A function that raises an error: 503 until it does not, and no session is lost.",
+        cannot="FunctionSession cannot lock across processes: two functions give it no means to.",
+    )
+
+    def __init__(
+        self,
+        *,
+        load: Callable[[str], Any],
+        save: Callable[[str, str], Any],
+        delete: Callable[[str], Any] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, function in (("load", load), ("save", save), ("delete", delete or load)):
+            if not callable(function):
+                raise ConfigError(f"{name} is {function!r}: it must be a function of the site")
+        self._load, self._save, self._delete = load, save, delete
+        self._steps = FairLocks()  # "look, then save" is one step in this process
+
+    def load(self, key: str) -> Record | None:
+        data = _call(self._load, key)
+        if not data:
+            return None
+        line = data.encode("ascii", "replace") if isinstance(data, str) else bytes(data)
+        return Record.unpack(key, line)
+
+    def create(self, key: str, record: Record) -> None:
+        _call(self._save, key, record.pack(key).decode())
+
+    def replace(self, key: str, record: Record) -> bool:
+        self._steps.acquire(key, _STEP_TIMEOUT)
+        try:
+            before = self.load(key)
+            if before is None or not before.data:
+                return False
+            self.create(key, record)
+            return True
+        finally:
+            self._steps.release(key)
+
+    def delete(self, key: str) -> None:
+        self._steps.acquire(key, _STEP_TIMEOUT)
+        try:
+            if self._delete:
+                _call(self._delete, key)
+            elif _call(self._load, key):
+                _call(self._save, key, "")
+        finally:
+            self._steps.release(key)
+
+    def purge(self, limit: int) -> int:
+        return 0
+
+
+def _call(function: Callable[..., Any], *args: str) -> Any:
+    """Call a function of the site's; any error of it is one of the store."""
+    try:
+        return function(*args)
+    except Exception as error:
+        name = getattr(function, "__qualname__", repr(function))
+        raise Unavailable(f"{name} failed: {type(error).__name__}: {error}") from error
