@@ -22,6 +22,7 @@ import cherrypy
 
 import sessions
 from pages import site
+from pages.backends import Backends
 from pages.cookies import Cookies
 from pages.counter import Counter
 from pages.health import Health
@@ -29,7 +30,19 @@ from pages.login import Account, Accounts, Login, Logout
 from pages.name import Hello, Name
 from pages.tour import Tour
 from server import SiteHeaders, listen, serve
-from settings import ABOUT, SITE_CONF, Sections, Source, StartError, find_profiles, load_settings, one_line, read
+from settings import (
+    ABOUT,
+    SITE_CONF,
+    Sections,
+    Source,
+    StartError,
+    development_secret,
+    find_profiles,
+    load_settings,
+    one_line,
+    read,
+    session_options,
+)
 
 HINT = "The demo account is ada; its password is on the console, or what DEMO_PASSWORD was set to."
 
@@ -44,10 +57,13 @@ def create_app(profile: str | None = None, config: Source = None) -> cherrypy.Ap
     other server. The account `ada` exists only when the environment holds DEMO_PASSWORD.
     Raises StartError, or sessions.ConfigError for an option of the session tool.
     """
-    return build(load_settings(profile, config, os.environ), os.environ.get("DEMO_PASSWORD"))
+    settings, profiles = load_settings(profile, config, os.environ), session_options(config, os.environ)
+    return build(settings, profiles, os.environ.get("DEMO_PASSWORD"))
 
 
-def build(settings: Sections, password: str | None, hint: str | None = None) -> cherrypy.Application:
+def build(
+    settings: Sections, profiles: Sections, password: str | None, hint: str | None = None
+) -> cherrypy.Application:
     """Make the application from its settings: every page has one line here, and can be taken out with it."""
     sessions.install()
     accounts = Accounts({"ada": password} if password else {})
@@ -60,6 +76,7 @@ def build(settings: Sections, password: str | None, hint: str | None = None) -> 
     root.login = Login(accounts, hint)
     root.logout = Logout()
     root.account = Account()
+    root.backends = Backends(profiles)
     root.healthz = Health()
 
     config = {section: dict(options) for section, options in settings.items() if section.startswith("/")}
@@ -138,8 +155,11 @@ def run(options: argparse.Namespace) -> None:
         cherrypy.config.update({"engine.autoreload.on": False})
     cherrypy.engine.autoreload.files.update(str(Path(name).resolve()) for name in (SITE_CONF, options.config) if name)
 
+    profiles = session_options(options.config, environ)
+    if server.local and settings["/"].get("tools.sessions.secret") == "":
+        settings["/"]["tools.sessions.secret"] = development_secret()
     password, account = demo_account(server.local)
-    cherrypy.tree.graft(build(settings, password, hint=HINT if server.local else None), "")
+    cherrypy.tree.graft(build(settings, profiles, password, HINT if server.local else None), "")
     serve(server, f"Serving {server.url} with the profile {settings['/']['profile']}.\n{account}")
 
 

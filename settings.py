@@ -7,8 +7,10 @@ file of --config, the environment, the command line.
 from __future__ import annotations
 
 import configparser
+import contextlib
 import difflib
 import os
+import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +42,9 @@ ENVIRONMENT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "HOST": ("global", "server.socket_host", str),
     "PORT": ("global", "server.socket_port", port_number),
     "STORAGE_PATH": ("/", "tools.sessions.storage_path", str),
+    "SESSION_SECRET": ("/", "tools.sessions.secret", str),
+    "MEMCACHED_SERVERS": ("/", "tools.sessions.servers", str),
+    "DATABASE_URL": ("/", "tools.sessions.dsn", str),
 }
 # Options that hold a path; a relative one starts at the project's folder, wherever the site is started from.
 PATHS = ("tools.sessions.storage_path", "tools.sessions.snapshot_path")
@@ -73,6 +78,38 @@ def load_settings(profile: str | None, config: Source, environ: Mapping[str, str
     settings["/"]["profile"] = name  # for the pages, as cherrypy.request.config["profile"]
     settings["/"]["tools.staticdir.root"] = str(ROOT)
     return settings
+
+
+def session_options(config: Source, environ: Mapping[str, str]) -> Sections:
+    """Return the session tool's options under each profile, as they would be used here. Raises StartError."""
+    prefix = "tools.sessions."
+    profiles: Sections = {}
+    for name in find_profiles(read(SITE_CONF), read(config)):
+        options = load_settings(name, config, environ)["/"]
+        profiles[name] = {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
+    return profiles
+
+
+def development_secret() -> str:
+    """Return the secret of this user's cookie sessions in development, made the first time it is asked for.
+
+    It lies outside the project, so that no copy and no commit takes it along. Raises StartError.
+    """
+    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cherrypy-sessions-demo"
+    path, new = folder / "secret", folder / f"secret.{os.getpid()}"
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            with open(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
+                file.write(secrets.token_urlsafe(48))
+            with contextlib.suppress(FileExistsError):  # of two sites started at once, the second takes the first's
+                os.link(new, path)
+            new.unlink()
+        if path.stat().st_mode & 0o077:
+            raise StartError(f"others can read the secret in {path}; remove it, and a new one is made")
+        return path.read_text(encoding="ascii")
+    except (OSError, RuntimeError) as error:
+        raise StartError(f"no secret can be kept in {folder}: {one_line(error)}; set SESSION_SECRET") from error
 
 
 def find_profiles(*layers: Sections) -> Sections:

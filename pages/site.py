@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import html
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ NO_SLASH = {"tools.trailing_slash.on": False}
 
 _HIDDEN_CHARACTERS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
 _HIDDEN_CHARACTERS |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
+
+_ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,11 @@ def url(path: str) -> str:
 
 
 def base() -> str:
-    """Return the absolute address of the site without a final slash, for the curl lines."""
-    return str(cherrypy.request.base) + url("")
+    """Return the absolute address of the site without a final slash, for the curl lines.
+
+    It begins with the Host header, which is a visitor's text like any other.
+    """
+    return pictures(cherrypy.request.base) + url("")
 
 
 _templates = jinja2.Environment(
@@ -149,7 +155,11 @@ def error_pages() -> dict[str, Any]:
     """Return the configuration of [/] that lets every failure end in a page of this site."""
     form, multipart = _or_400(process_urlencoded), _or_400(process_multipart_form_data)
     processors = {"application/x-www-form-urlencoded": form, "multipart/form-data": multipart}
-    return {"error_page.default": error_page, "request.body.processors": processors}
+    return {
+        "error_page.default": error_page,
+        "request.body.processors": processors,
+        "hooks.on_start_resource": _one_range_at_most,
+    }
 
 
 # status: (title, what to do next). A status that is missing here is told like 400, or like 500.
@@ -185,6 +195,16 @@ def error_page(status: str, message: str, traceback: str, version: str) -> bytes
         cherrypy.log("The error page failed.", context="PAGES", severity=40, traceback=True)
         cherrypy.response.headers["Content-Type"] = "text/plain;charset=utf-8"
         return f"{status}\n{title}. {advice}\n".encode()
+
+
+def _one_range_at_most() -> None:
+    """Ignore a Range header other than one plain range, as RFC 9110 section 14.2 allows.
+
+    For static files CherryPy lets a malformed one become a 500, and answers thousands of overlapping ones with as many
+    copies of the file.
+    """
+    if not _ONE_RANGE.fullmatch(cherrypy.request.headers.get("Range", "")):
+        cherrypy.request.headers.pop("Range", None)
 
 
 def _or_400(processor: Callable[[Any], None]) -> Callable[[Any], None]:

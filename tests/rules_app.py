@@ -20,9 +20,9 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import cherrypy
-from cherrypy.lib import reprconf
 
 import sessions
+from sessions.locks import waiting
 from sessions.table import stores
 
 sessions.install()
@@ -149,7 +149,7 @@ class Pages:
         cherrypy.session.release_lock()
         _words[f"{word}-in"].set()
         wait_for(word)
-        return str(cherrypy.session["n"])
+        return str(cherrypy.session.get("n"))
 
     # --- session_lock()
 
@@ -221,6 +221,11 @@ class Pages:
     def answer(self, status: str) -> str:
         cherrypy.response.status = int(status)
         return count()
+
+    @cherrypy.expose
+    def redirect_inside(self) -> str:
+        count()
+        raise cherrypy.InternalRedirect("/read")
 
     @cherrypy.expose
     def redirect(self) -> str:
@@ -303,6 +308,12 @@ class Root(Pages):
 
     @cherrypy.expose
     @cherrypy.config(**{"tools.sessions.on": False})
+    def waiting(self) -> str:
+        """How many requests wait for a session."""
+        return str(waiting.count)
+
+    @cherrypy.expose
+    @cherrypy.config(**{"tools.sessions.on": False})
     def clock(self, add: str) -> str:
         """Move the clock of every store."""
         global _ahead
@@ -320,9 +331,6 @@ class Root(Pages):
 def main() -> None:
     """Serve on a free port; the argument is a JSON object of session options."""
     options = {f"tools.sessions.{name}": value for name, value in json.loads(sys.argv[1]).items()}
-    for name in ("load", "save", "delete"):
-        if path := options.get(f"tools.sessions.{name}"):
-            options[f"tools.sessions.{name}"] = reprconf.attributes(path)
     cherrypy.config.update(
         {"server.socket_port": 0, "server.shutdown_timeout": 1, "engine.autoreload.on": False}
         | {"request.show_tracebacks": False}  # as in production

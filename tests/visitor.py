@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from dataclasses import dataclass, field
-from http.cookies import SimpleCookie
+from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -31,7 +32,8 @@ class Answer:
     def cookies(self) -> SimpleCookie:
         jar: SimpleCookie = SimpleCookie()
         for line in self.set_cookie:
-            jar.load(line)
+            with contextlib.suppress(CookieError):  # a name such as <b>, which http.cookies has no place for
+                jar.load(line)
         return jar
 
 

@@ -1,0 +1,71 @@
+"""The backends side by side: what each can do, which one is running, and which could run here."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from typing import Any
+
+import cherrypy
+
+import sessions
+from pages import site
+from sessions.settings import STORAGE_TYPES, Settings
+
+_LOOK_AGAIN = 60.0  # seconds: looking for servers that are not there takes some
+
+
+class Backends:
+    """GET /backends. It shows what each backend declares of itself, and touches no session.
+
+    Args:
+        profiles: the session options of each profile, without `tools.sessions.`, as they would be used here.
+    """
+
+    lesson = site.Lesson("/backends", "Backends", "Six places to hang a coat, and what each of them is good for.")
+    _cp_config = site.NO_SLASH
+
+    def __init__(self, profiles: Mapping[str, Mapping[str, Any]]) -> None:
+        self._profiles = profiles
+        self._mutex = threading.Lock()
+        self._looked_at = float("-inf")
+        self._states: dict[str, str] = {}
+
+    @cherrypy.expose
+    @cherrypy.tools.guard(methods=["GET"])
+    def index(self) -> bytes:
+        """Compare the backends."""
+        running = cherrypy.request.config.get("profile")
+        states = {**self._look(running), running: "running"}
+        backends = {
+            name: {"class": cls.__name__, "state": states.get(name, "none"), **asdict(cls.store_class.facts)}
+            for name, cls in STORAGE_TYPES.items()
+        }
+        return site.render("backends.html", {"running": running, "backends": backends}, lesson=self.lesson)
+
+    def _look(self, running: str) -> dict[str, str]:
+        """What would become of each other profile, were the site started with it now."""
+        with self._mutex:
+            if time.monotonic() - self._looked_at > _LOOK_AGAIN:
+                others = [name for name in self._profiles if name != running]
+                with ThreadPoolExecutor(len(others) or 1) as pool:
+                    self._states = dict(zip(others, pool.map(self._try, others), strict=True))
+                self._looked_at = time.monotonic()
+            return dict(self._states)
+
+    def _try(self, name: str) -> str:
+        """Open the store of a profile for a moment. What is wrong goes to the log: it may name paths and servers."""
+        try:
+            settings = Settings.parse(self._profiles[name])
+            store = settings.storage_class.store_class(**dict(settings.store))
+            try:
+                store.ping()
+            finally:
+                store.close()
+        except (sessions.ConfigError, sessions.StoreError) as error:
+            cherrypy.log(f"The profile {name} could not run here: {error}", context="BACKENDS")
+            return "unset" if isinstance(error, sessions.ConfigError) else "away"
+        return "ready"

@@ -1,0 +1,79 @@
+"""Debian's Chromium, driven by Playwright, for the browser tests and the screenshots."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+try:
+    from playwright.sync_api import expect, sync_playwright
+except ImportError:  # chromium() says so, as the failure of each test that needs it
+    expect = sync_playwright = None  # type: ignore[assignment]
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, BrowserContext, Page, Request
+
+__all__ = ["MissingError", "NewPage", "chromium", "expect", "press", "sign_in", "watch"]
+
+NewPage = Callable[..., "Page"]  # called with options of Playwright's new_context
+
+
+class MissingError(RuntimeError):
+    """Something that the browser tests need is not there; the message says how to install it."""
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Start the browser that CHROMIUM names, by default Debian's, and end it afterwards. Raises MissingError."""
+    path = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
+    if sync_playwright is None:
+        raise MissingError("Playwright is missing; pip install -r requirements-dev.txt installs it")
+    if not shutil.which(path):
+        raise MissingError(f"there is no browser at {path}; install it with apt-get install chromium, "
+                           "or name another in the environment variable CHROMIUM")  # fmt: skip
+    args = ["--disable-background-networking"]
+    if os.geteuid() == 0:
+        args.append("--no-sandbox")  # root has no sandbox to go into
+    with sync_playwright() as playwright:
+        # Playwright switches the cache off that a browser's back button shows pages from; visitors have it.
+        browser = playwright.chromium.launch(
+            executable_path=path, args=args, ignore_default_args=["--disable-back-forward-cache"]
+        )
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+def watch(context: BrowserContext, host: str, trouble: list[str]) -> None:
+    """Note in `trouble` what goes wrong on any page of a browser profile without a visitor seeing it."""
+
+    def console(message: Any) -> None:
+        # Chromium reports the status of an error page itself, as an error of the page that it is.
+        own = message.location["url"] == message.page.url and message.text.startswith("Failed to load resource")
+        if message.type in ("error", "warning") and not own:
+            trouble.append(f"{message.page.url}: {message.type}: {message.text}")
+
+    def request(request: Request) -> None:
+        if urlsplit(request.url).netloc != host:
+            trouble.append(f"a request went to {request.url}")
+
+    context.on("console", console)
+    context.on("weberror", lambda error: trouble.append(f"{error.page.url}: {error.error}"))
+    context.on("request", request)
+
+
+def sign_in(page: Page, password: str) -> None:
+    """Fill in the login form that is shown, and send it."""
+    page.get_by_label("User name").fill("ada")
+    page.get_by_label("Password").fill(password)
+    page.get_by_role("main").get_by_role("button", name="Sign in").click()
+
+
+def press(page: Page, name: str) -> None:
+    """Press a button of the page."""
+    page.get_by_role("main").get_by_role("button", name=name, exact=True).click()

@@ -1,0 +1,94 @@
+"""The started site, once for each profile, and visitors to it: over HTTP and in a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from sessions.settings import STORAGE_TYPES
+from tests.backends import BACKENDS, environment_of
+from tests.chromium import NewPage, chromium, watch
+from tests.site import Site
+from tests.witness import Witness
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+PROFILES = ["ram", "file"]  # the pages know of no difference; test_profiles.py and every_profile have them all
+SURVIVING = [name for name in BACKENDS if STORAGE_TYPES[name].store_class.facts.survives_restart]
+SHARED = ["file"]  # of those above, which several processes can share
+PASSWORD = "correct horse battery staple"  # noqa: S105 - made up here, and given to the site as its demo account's
+
+# For what looks the same wherever the sessions are kept.
+one_profile = pytest.mark.parametrize("profile", PROFILES[:1], indirect=True)
+every_profile = pytest.mark.parametrize("profile", BACKENDS, indirect=True)
+scripts_or_none = pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
+
+
+@pytest.fixture(scope="session", params=PROFILES)
+def profile(request: pytest.FixtureRequest) -> str:
+    """The name of a profile; a test with it runs for each."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def site(profile: str) -> Iterator[Site]:
+    """The site with this profile; all tests share it, and each is a visitor of its own."""
+    with Site(profile, env={"DEMO_PASSWORD": PASSWORD, **environment_of(profile)}) as site:
+        yield site
+        assert not [id for id in Witness.ids if id in site.output()], "the log holds the id of a session"
+
+
+@pytest.fixture
+def visitor(site: Site) -> Witness:
+    """Somebody who has never been here."""
+    return Witness(site.url)
+
+
+@pytest.fixture
+def known(visitor: Witness) -> Witness:
+    """Somebody with a session, whose count is 1."""
+    assert visitor.count() == 1
+    return visitor
+
+
+@pytest.fixture
+def ada(visitor: Witness) -> Witness:
+    """Somebody who is signed in."""
+    assert visitor.sign_in(PASSWORD).status == 303
+    return visitor
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """The one browser of the test run."""
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def new_page(browser: Browser, site: Site) -> Iterator[NewPage]:
+    """Return a function that opens a page in a browser profile of its own, with options of Playwright's new_context.
+
+    What goes wrong on it unnoticed fails the test: an error on the console, a failed script, a request to another host.
+    """
+    with ExitStack() as stack:
+        trouble: list[str] = []
+
+        def new(**options: Any) -> Page:
+            context = stack.enter_context(browser.new_context(base_url=site.url, **options))
+            watch(context, urlsplit(site.url).netloc, trouble)
+            return context.new_page()
+
+        yield new
+        assert trouble == []
+
+
+@pytest.fixture
+def page(new_page: NewPage) -> Page:
+    """An empty page in a new browser profile."""
+    return new_page()

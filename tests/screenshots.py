@@ -1,0 +1,85 @@
+"""The pictures of the README, taken from the running site: make screenshots."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from tests.chromium import chromium, sign_in
+from tests.conftest import PASSWORD
+from tests.site import ROOT, Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+FOLDER = ROOT / "docs" / "screenshots"
+DESKTOP, PHONE = {"width": 1280, "height": 940}, {"width": 390, "height": 844}
+USUAL = "http://127.0.0.1:8080"  # the address in the pictures; the port they are taken from is any free one
+MAX_BYTES = 150_000  # of a picture: a README should load quickly, and a repository keeps every version
+
+RENAME = "(all, [from, to]) => all.forEach(code => { code.textContent = code.textContent.replaceAll(from, to); })"
+
+
+def tour(page: Page) -> None:
+    """Show the tour."""
+    page.goto("/")
+
+
+def cookies(page: Page) -> None:
+    """Show a list of two cookies."""
+    page.goto("/counter")
+    page.goto("/cookie/set")
+    page.goto("/cookie/read")
+
+
+def counter(page: Page) -> None:
+    """Show the counter at 3."""
+    for _ in range(3):
+        page.goto("/counter")
+
+
+def login(page: Page) -> None:
+    """Show the form to sign in."""
+    page.goto("/login")
+
+
+def account(page: Page) -> None:
+    """Show the account of somebody who has signed in."""
+    page.goto("/login")
+    sign_in(page, PASSWORD)
+    page.wait_for_url("**/account")
+
+
+PICTURES: list[tuple[Callable[[Page], None], dict[str, int], str]] = [
+    *((show, DESKTOP, "") for show in (tour, cookies, counter, login, account)),
+    *((show, PHONE, "-phone") for show in (tour, counter)),
+]
+
+
+def take(browser: Browser, url: str, folder: Path) -> list[Path]:
+    """Take each picture in light and dark, and return the files; AssertionError when one has grown too big."""
+    files = []
+    for show, viewport, suffix in PICTURES:
+        for scheme in ("light", "dark"):
+            page = browser.new_page(base_url=url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
+            show(page)
+            page.locator("code").evaluate_all(RENAME, [url, USUAL])
+            files.append(folder / f"{show.__name__}{suffix}-{scheme}.png")
+            page.screenshot(path=files[-1])
+            page.close()
+            if files[-1].stat().st_size > MAX_BYTES:
+                raise AssertionError(f"{files[-1]} has more than {MAX_BYTES} bytes")
+    return files
+
+
+def main() -> None:
+    """Start the site, take the pictures and say where they are."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    with Site("file", env={"DEMO_PASSWORD": PASSWORD}) as site, chromium() as browser:
+        for file in take(browser, site.url, FOLDER):
+            print(f"{file.relative_to(ROOT)}  {file.stat().st_size // 1000} kB")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,206 @@
+"""The site in a real browser: Debian's Chromium, driven by Playwright, as people use it."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from tests.chromium import NewPage, expect, press, sign_in
+from tests.conftest import PASSWORD, SURVIVING, every_profile, one_profile, scripts_or_none
+from tests.site import Site
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Page
+
+
+def expect_path(page: Page, path: str) -> None:
+    """Wait until the address is this one."""
+    expect(page).to_have_url(re.compile(re.escape(path) + "$"))
+
+
+def expect_count(page: Page, count: int) -> None:
+    """Wait until the page shows this count."""
+    expect(page.locator(".digits")).to_have_text(str(count))
+
+
+# --- the lessons ------------------------------------------------------------------------------------------------------
+
+
+@one_profile
+@scripts_or_none
+def test_a_cookie_is_set_read_and_deleted(new_page: NewPage, scripts: bool) -> None:
+    page = new_page(java_script_enabled=scripts)
+    page.goto("/")
+    page.get_by_role("navigation", name="Lessons").get_by_role("link", name="Cookies").click()
+    page.get_by_label("Name").fill("color")
+    page.get_by_label("Value").fill('"dark"; blue 🚀')
+    press(page, "Set this cookie")
+    expect(page.locator("pre.header")).to_contain_text("Set-Cookie: color=")
+    assert {"color"} == {cookie["name"] for cookie in page.context.cookies()}
+    page.get_by_role("link", name="Read it back").click()
+    cookie = page.get_by_role("listitem").filter(has_text="name: color, value:")
+    expect(cookie).to_contain_text('name: color, value: "dark"; blue 🚀')
+    cookie.get_by_role("button", name="Delete").click()
+    expect(page.get_by_text("No cookies.")).to_be_visible()
+    assert page.context.cookies() == []
+
+
+@one_profile
+def test_a_cookie_of_another_program_can_be_deleted(page: Page, site: Site) -> None:
+    page.context.add_cookies([{"name": name, "value": "1", "url": site.url} for name in ("<b>", "br(oken", "a'")])
+    page.goto("/cookie/read")
+    for left in (2, 1, 0):
+        page.get_by_role("button", name="Delete").first.click()
+        expect(page.get_by_role("button", name="Delete")).to_have_count(left)
+    assert page.context.cookies() == []
+
+
+@one_profile
+def test_the_session_cookie_cannot_be_read_by_scripts(page: Page) -> None:
+    page.goto("/counter")
+    [cookie] = page.context.cookies()
+    assert (cookie["name"], cookie["httpOnly"], cookie["sameSite"]) == ("session_id", True, "Lax")
+    assert page.evaluate("document.cookie") == ""
+    assert cookie["value"] not in page.content()
+
+
+@every_profile
+@scripts_or_none
+def test_the_counter_counts_and_starts_over(new_page: NewPage, scripts: bool) -> None:
+    page = new_page(java_script_enabled=scripts)
+    page.goto("/counter")
+    expect_count(page, 1)
+    page.get_by_role("link", name="Count again").click()
+    expect_count(page, 2)
+    page.reload()
+    expect_count(page, 3)
+    press(page, "Start over")
+    expect_count(page, 1)
+
+
+@every_profile
+def test_the_counter_after_a_restart_of_the_site(page: Page, site: Site, profile: str) -> None:
+    for count in (1, 2):
+        page.goto("/counter")
+        expect_count(page, count)
+    site.restart()
+    page.reload()
+    expect_count(page, 3 if profile in SURVIVING else 1)
+    page.reload()
+    expect_count(page, 4 if profile in SURVIVING else 2)
+
+
+@every_profile
+@scripts_or_none
+def test_a_name_goes_along_from_page_to_page(new_page: NewPage, scripts: bool) -> None:
+    page = new_page(java_script_enabled=scripts)
+    page.goto("/name")
+    page.get_by_label("First name").fill("<b>Grace</b>")
+    press(page, "Keep my name")
+    expect(page.get_by_text("Please fill in your last name.")).to_be_visible()
+    expect(page.get_by_label("First name")).to_have_value("<b>Grace</b>")
+    expect(page.get_by_label("Last name")).to_be_focused()
+    page.get_by_label("Last name").fill("Hopper")
+    press(page, "Keep my name")
+    expect_path(page, "/hello")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Hello, <b>Grace</b> Hopper")
+    page.goto("/")
+    page.get_by_role("navigation", name="Lessons").get_by_role("link", name="Name").click()
+    expect(page.get_by_label("Last name")).to_have_value("Hopper")
+    page.goto("/hello")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Hello, <b>Grace</b> Hopper")
+
+
+@every_profile
+@scripts_or_none
+def test_signing_in_and_out(new_page: NewPage, scripts: bool) -> None:
+    page = new_page(java_script_enabled=scripts)
+    page.goto("/account")
+    expect_path(page, "/login?next=/account")
+    sign_in(page, "wrong")
+    expect(page.get_by_role("alert")).to_have_text("That name and password do not go together.")
+    expect(page.get_by_label("User name")).to_have_value("ada")
+    expect(page.get_by_label("Password")).to_have_value("")
+    sign_in(page, PASSWORD)
+    expect_path(page, "/account")
+    expect(page.get_by_role("heading", level=1)).to_have_text("Only you see this")
+    page.goto("/login")
+    expect(page.get_by_role("main")).to_contain_text("You are signed in as ada.")
+    press(page, "Sign out")
+    expect_path(page, "/")
+    page.goto("/account")
+    expect_path(page, "/login?next=/account")
+
+
+def test_signing_in_leads_back_to_where_one_was_going(page: Page) -> None:
+    page.goto("/login?next=/counter")
+    sign_in(page, "wrong")
+    expect(page.get_by_role("alert")).to_be_visible()
+    sign_in(page, PASSWORD)
+    expect_path(page, "/counter")
+
+
+def test_the_session_gets_a_new_id_at_login_and_at_logout(page: Page) -> None:
+    def id() -> str:
+        return page.context.cookies()[0]["value"]
+
+    page.goto("/counter")
+    ids = [id()]
+    page.goto("/login")
+    sign_in(page, PASSWORD)
+    expect_path(page, "/account")
+    ids.append(id())
+    press(page, "Sign out")
+    expect_path(page, "/")
+    ids += [cookie["value"] for cookie in page.context.cookies()]
+    assert len(set(ids)) == len(ids)
+
+
+def test_the_back_button_after_signing_out_shows_nothing_private(page: Page) -> None:
+    page.goto("/login")
+    sign_in(page, PASSWORD)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Only you see this")
+    press(page, "Sign out")
+    expect_path(page, "/")
+    # Not until it has loaded: a page that the browser had kept, which would be the defect, loads nothing.
+    page.go_back(wait_until="commit")
+    expect_path(page, "/login?next=/account")
+    expect(page.get_by_text("Only you see this")).to_have_count(0)
+    page.go_back(wait_until="commit")
+    expect_path(page, "/login")
+    expect(page.get_by_text("You are signed in")).to_have_count(0)
+
+
+def test_two_visitors_do_not_share_a_session(new_page: NewPage) -> None:
+    ada, other = new_page(), new_page()
+    ada.goto("/login?next=/counter")
+    sign_in(ada, PASSWORD)
+    expect_count(ada, 1)
+    ada.reload()
+    expect_count(ada, 2)
+    other.goto("/counter")
+    expect_count(other, 1)
+    other.goto("/account")
+    expect_path(other, "/login?next=/account")
+    ada.goto("/account")
+    expect_path(ada, "/account")
+
+
+@one_profile
+def test_two_tabs_share_a_session(page: Page) -> None:
+    page.goto("/counter")
+    second = page.context.new_page()
+    second.goto("/counter")
+    expect_count(second, 2)
+    page.reload()
+    expect_count(page, 3)
+
+
+@one_profile
+def test_a_curl_line_can_be_copied(new_page: NewPage, site: Site) -> None:
+    page = new_page(permissions=["clipboard-read", "clipboard-write"])
+    page.goto("/counter")
+    page.get_by_role("button", name="Copy").click()
+    expect(page.get_by_role("button", name="Copied")).to_be_visible()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert copied.startswith("curl -c jar -b jar") and copied.endswith(f"{site.url}/counter")

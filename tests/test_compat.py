@@ -1,0 +1,178 @@
+"""Classes written for CherryPy's own session tool work under this one, with the safer cookie."""
+
+from __future__ import annotations
+
+import itertools
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cherrypy
+import cherrypy.lib.sessions as theirs
+import pytest
+
+import sessions
+
+from .site import ROOT
+from .wsgi import Client, Counter, application
+
+
+class OwnRamSession(theirs.RamSession):
+    """A subclass, as applications have them."""
+
+    set_up: list[dict[str, Any]] = []
+
+    @classmethod
+    def setup(cls, **options: Any) -> None:
+        cls.set_up.append(options)
+
+
+class OwnFileSession(theirs.FileSession):
+    pass
+
+
+class Pages(Counter):
+    @cherrypy.expose
+    def rotate(self) -> str:
+        cherrypy.tools.sessions.regenerate()
+        return ""
+
+    @cherrypy.expose
+    def logout(self) -> str:
+        sessions.expire()
+        return ""
+
+    @cherrypy.expose
+    def broken(self) -> str:
+        cherrypy.session["n"] = 100
+        raise cherrypy.HTTPRedirect("/elsewhere")
+
+    @cherrypy.expose
+    def crash(self) -> str:
+        raise RuntimeError("the lock must go all the same")
+
+
+CLASSES = [theirs.RamSession, theirs.FileSession, OwnRamSession, OwnFileSession]
+
+
+@pytest.fixture(params=CLASSES, ids=lambda cls: f"{cls.__module__.split('.')[0]}-{cls.__name__}")
+def options(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
+    return options_for(request.param, tmp_path)
+
+
+def options_for(storage_class: type, folder: Path) -> dict[str, Any]:
+    needed = {"storage_path": str(folder)} if issubclass(storage_class, theirs.FileSession) else {}
+    return {"storage_class": storage_class, **needed}
+
+
+@pytest.fixture
+def client(options: dict[str, Any]) -> Client:
+    return Client(application(Pages(), **options))
+
+
+def test_it_counts(client: Client) -> None:
+    assert [client.get().text for _ in range(4)] == ["1", "2", "3", "4"]
+    assert Client(client.app).get().text == "1"
+
+
+def test_the_cookie_is_the_safer_one(client: Client) -> None:
+    morsel = client.get().cookies["session_id"]
+    assert (morsel["httponly"], morsel["samesite"], morsel["secure"], morsel["path"]) == (True, "Lax", "", "/")
+
+
+def test_the_cookie_is_as_configured(options: dict[str, Any]) -> None:
+    app = application(Pages(), **options, httponly=False, samesite="Strict", secure=True, name="other")
+    morsel = Client(app).get().cookies["other"]
+    assert (morsel["httponly"], morsel["samesite"], morsel["secure"]) == ("", "Strict", True)
+
+
+@pytest.mark.parametrize("secure", ["auto", False, True])
+def test_a_new_id_keeps_the_data_and_the_cookie_as_safe(options: dict[str, Any], secure: Any) -> None:
+    client = Client(application(Pages(), **options, secure=secure))
+    client.get()
+    client.get()
+    old = dict(client.jar)
+    morsel = client.get("/rotate").cookies["session_id"]
+    assert client.jar != old
+    assert (morsel["httponly"], morsel["samesite"], morsel["secure"]) == (True, "Lax", True if secure is True else "")
+
+
+@pytest.mark.parametrize("locking", ["implicit", "early", "explicit"])
+def test_it_locks_as_configured_and_lets_go(options: dict[str, Any], locking: str) -> None:
+    class Locked:
+        @cherrypy.expose
+        def index(self) -> str:
+            locked = bool(cherrypy.session.locked)
+            if not locked:
+                cherrypy.session.acquire_lock()
+            cherrypy.session["n"] = 1
+            return str(locked)
+
+    client = Client(application(Locked(), **options, locking=locking))
+    assert [client.get().text for _ in range(2)] == [str(locking != "explicit")] * 2
+
+
+def test_a_redirect_saves_and_lets_go(client: Client) -> None:
+    client.get()
+    assert client.get("/broken").status == 303
+    assert client.get().text == "101"
+
+
+def test_a_crash_lets_go(client: Client) -> None:
+    client.get()
+    assert client.get("/crash").status == 500
+    assert client.get().text == "2"
+
+
+def test_expire_destroys_what_is_stored(client: Client) -> None:
+    client.get()
+    stolen = dict(client.jar)
+    assert client.get("/logout").status == 200
+    assert Client(client.app, stolen).get().text == "1"
+
+
+def test_two_classes_in_one_process_do_not_meet(tmp_path: Path) -> None:
+    """Nor with the sessions of this package."""
+    theirs_two = [options_for(storage_class, tmp_path) for storage_class in (theirs.RamSession, theirs.FileSession)]
+    clients = [Client(application(Pages(), **options)) for options in ({}, *theirs_two)]
+    assert [client.get().text for _ in range(3) for client in clients] == ["1"] * 3 + ["2"] * 3 + ["3"] * 3
+    for one, other in itertools.permutations(clients, 2):
+        assert Client(one.app, dict(other.jar)).get().text == "1"
+
+
+def test_each_class_is_set_up_once() -> None:
+    """CherryPy's own tool sets up the first class only that any application uses."""
+    for _ in range(2):
+        client = Client(application(Pages(), storage_class=OwnRamSession))
+        client.get()
+        client.get()
+    assert len(OwnRamSession.set_up) <= 1
+    assert all("storage_class" not in options for options in OwnRamSession.set_up)
+
+
+def test_session_lock_says_that_it_needs_a_class_of_this_package(options: dict[str, Any]) -> None:
+    said: list[str] = []
+
+    class Root:
+        @cherrypy.expose
+        def index(self) -> str:
+            with pytest.raises(sessions.SessionError) as caught:
+                sessions.session_lock()
+            said.append(str(caught.value))
+            return ""
+
+    Client(application(Root(), **options)).get()
+    assert "storage class of this package" in said[0]
+
+
+def test_it_works_in_a_process_that_knows_no_other_class(tmp_path: Path) -> None:
+    code = f"""
+import cherrypy.lib.sessions
+from tests.wsgi import Client, Counter, application
+app = application(Counter(), storage_class=cherrypy.lib.sessions.FileSession, storage_path={str(tmp_path)!r})
+client = Client(app)
+print([client.get().text for _ in range(3)])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.strip() == "['1', '2', '3']"

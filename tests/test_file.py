@@ -1,0 +1,584 @@
+"""Sessions in files: whatever happens to process, disk or file, nothing acknowledged is lost (rules 13 to 15)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import resource
+import shutil
+import signal
+import socket
+import stat
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import cherrypy
+import pytest
+
+import sessions
+from sessions import LockTimeout, Record, Unavailable, codec
+from sessions.backends import file
+from sessions.backends.file import FileStore
+from sessions.testing import LONG, NOW, SHORT, Clock, a_record, count_of, opened
+
+from .wsgi import Client, Counter, application, logged
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(tmp_path: Path, clock: Clock) -> FileStore:
+    return open_store(tmp_path / "sessions", clock)
+
+
+def open_store(path: Path, clock: Callable[[], float], **options: Any) -> FileStore:
+    store = opened(lambda: FileStore(storage_path=str(path), **options), clock)
+    assert isinstance(store, FileStore)
+    return store
+
+
+def session_files(root: str | Path) -> list[str]:
+    return sorted(path.name for path in Path(root).rglob("*") if not path.is_dir() and path.name != ".writable")
+
+
+def save(store: FileStore, key: str, n: int, fill: int = 0, deadline: float = NOW + 600) -> bool:
+    return store.acquire(key, LONG).commit(a_record({"n": n, "fill": "x" * fill}, deadline=deadline))
+
+
+def grow(store: FileStore, key: str, n: int = 0) -> None:
+    """Make the journal so large that the next save rewrites it."""
+    for _ in range(2):
+        save(store, key, n, fill=4000)
+    assert os.path.getsize(store.path(key)) > 8000
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Client:
+    """A visitor of a site with the file profile who has been there five times."""
+    app = application(Counter(), storage_type="file", storage_path=str(tmp_path / "site"), lock_timeout=1)
+    client = Client(app)
+    assert [client.get().text for _ in range(5)] == list("12345")
+    return client
+
+
+def file_of(client: Client) -> Path:
+    (store,) = sessions.table.stores.of(client.app)
+    (path,) = (path for path in Path(store.root).rglob(f"{store.namespace}*"))
+    return path
+
+
+# -------------------------------------------------------------------- damaged files
+
+
+def test_every_prefix_of_a_journal_is_an_earlier_state_or_none(store: FileStore) -> None:
+    key = store.new_key()
+    store.create(key, a_record({"n": 0}))
+    for n in range(1, 6):
+        save(store, key, n)
+    path = Path(store.path(key))
+    whole = path.read_bytes()
+    for length in range(len(whole)):
+        lines = whole[:length].count(b"\n")
+        path.write_bytes(whole[:length])
+        assert count_of(store.load(key)) == lines - 1
+        path.write_bytes(whole[:length])
+        hold = store.acquire(key, LONG)
+        assert count_of(hold.record) == lines - 1
+        assert hold.commit(a_record({"n": 100})) is (lines > 0)
+        assert count_of(store.load(key)) == (100 if lines else -1), "the torn rest was not cut off"
+
+
+def test_a_flipped_bit_is_an_earlier_state_or_none_and_is_logged_once(store: FileStore) -> None:
+    key, chance = store.new_key(), random.Random(14)  # noqa: S311 -- a seed, so that a failure comes back
+    store.create(key, a_record({"n": 0}))
+    for n in range(1, 6):
+        save(store, key, n)
+    path = Path(store.path(key))
+    whole = path.read_bytes()
+    with logged() as lines:
+        for _ in range(5000):
+            damaged = bytearray(whole)
+            damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+            found = []
+            for read in (lambda: store.load(key), lambda: store.acquire(key, LONG)):
+                path.write_bytes(damaged)
+                del lines[:]
+                for _ in range(2):
+                    got = read()
+                    if got is not None and not isinstance(got, Record):
+                        got.release()
+                        got = got.record
+                    found.append(count_of(got))
+                assert len(lines) == (found[-1] == -1)
+            assert len(set(found)) == 1
+            assert found[0] in (-1, 4, 5)
+
+
+def test_no_prefix_of_a_session_file_is_an_error_to_the_visitor(site: Client) -> None:
+    path = file_of(site)
+    whole, jar = path.read_bytes(), dict(site.jar)
+    for length in range(len(whole) + 1):
+        path.write_bytes(whole[:length])
+        site.jar = dict(jar)
+        answer = site.get()
+        assert (answer.status, answer.text) == (200, str(whole[:length].count(b"\n") + 1))
+
+
+def test_no_flipped_bit_in_a_session_file_is_an_error_to_the_visitor(site: Client) -> None:
+    path, chance = file_of(site), random.Random(15)  # noqa: S311 -- a seed, so that a failure comes back
+    whole, jar = path.read_bytes(), dict(site.jar)
+    for _ in range(1500):
+        damaged = bytearray(whole)
+        damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
+        path.write_bytes(damaged)
+        site.jar = dict(jar)
+        answer = site.get()
+        assert answer.status == 200
+        assert answer.text in ("1", "5", "6")
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+@pytest.mark.parametrize("data", [b"no JSON", b"[]", b'{"n":{"$uuid":5}}', b'{"n":{"$none":5}}'])
+def test_a_whole_line_with_senseless_data_is_set_aside_and_logged_once(
+    tmp_path: Path, data: bytes, explicit: bool
+) -> None:
+    locking = "explicit" if explicit else "implicit"
+    client = Client(application(Counter(), storage_type="file", storage_path=str(tmp_path), locking=locking))
+    client.get()
+    path, old = file_of(client), dict(client.jar)
+    path.write_bytes(Record(data, time.time(), time.time() + 99).pack(path.name) + b"\n")
+    with logged() as lines:
+        assert [Client(client.app, dict(old)).get().text for _ in range(2)] == ["1", "1"]
+    assert len(lines) == 1
+    assert path.with_name(path.name + ".unreadable").exists()
+
+
+@pytest.mark.parametrize(
+    "kind", ["directory", "full directory", "symlink", "dangling", "fifo", "socket", "foreign", "empty"]
+)
+@pytest.mark.parametrize("read", ["load", "acquire", "delete"])
+def test_what_is_no_session_file_is_no_session_and_no_error(
+    store: FileStore, tmp_path: Path, kind: str, read: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, treasure = store.new_key(), tmp_path / "treasure"
+    treasure.write_text("not yours")
+    path = Path(store.path(key))
+    if kind.endswith("directory"):
+        path.mkdir()
+        if kind.startswith("full"):
+            (path / "x").touch()
+    elif kind == "symlink":
+        path.symlink_to(treasure)
+    elif kind == "dangling":
+        path.symlink_to(tmp_path / "nowhere")
+    elif kind == "fifo":
+        os.mkfifo(path)
+    elif kind == "socket":
+        monkeypatch.chdir(path.parent)  # a socket's path must be short
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(path.name)
+    else:
+        path.write_bytes(b"\x80\x04 a pickle of another program\n" if kind == "foreign" else b"")
+    if read == "delete":
+        store.delete(key)
+    elif read == "load":
+        assert store.load(key) is None
+    else:
+        hold = store.acquire(key, SHORT)
+        assert hold.record is None
+        hold.release()
+    assert store.load(key) is None
+    assert treasure.read_text() == "not yours"
+    assert len(store.locks) == 0
+
+
+def test_a_file_that_cannot_be_set_aside_stays_unlocked(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk may be full or read-only just then; the next request must not wait for a lock that nobody holds."""
+    key = store.new_key()
+    store.create(key, a_record())
+    Path(store.path(key)).write_bytes(b"foreign\n")
+    open_files = len(os.listdir("/proc/self/fd"))
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        for read in (lambda: store.acquire(key, SHORT), lambda: store.load(key)):
+            with pytest.raises(Unavailable, match="No space left"):
+                read()
+    assert len(os.listdir("/proc/self/fd")) == open_files
+    hold = store.acquire(key, SHORT)
+    assert hold.record is None
+    hold.release()
+
+
+# -------------------------------------------------------------------- deletions
+
+
+def test_a_deletion_that_waiters_see_half_done_leaves_nothing(store: FileStore, clock: Clock) -> None:
+    """`delete` marks the file and then removes it. Whoever comes in between must not keep the data as unreadable."""
+    for read in (store.load, lambda key: store.acquire(key, SHORT).record):
+        key = store.new_key()
+        store.create(key, a_record())
+        with Path(store.path(key)).open("ab") as journal:
+            journal.write(b"deleted\n")
+        with logged() as lines:
+            assert read(key) is None
+        assert lines == []
+    assert session_files(store.root) == []
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_deletion_during_a_rewrite_is_final(store: FileStore, monkeypatch: pytest.MonkeyPatch, when: str) -> None:
+    key, other = store.new_key(), FileStore(storage_path=store.root)
+    store.create(key, a_record())
+    grow(store, key)
+    real = os.replace
+
+    def rename(source: str, target: str) -> None:
+        if when == "before":
+            other.delete(key)
+        real(source, target)
+        if when == "after":
+            other.delete(key)
+
+    hold = store.acquire(key, LONG)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", rename)
+        assert hold.commit(a_record()) is (when == "after")
+    assert store.load(key) is None
+    assert session_files(store.root) == []
+
+
+def test_a_deletion_that_has_marked_the_file_before_a_rewrite_is_final(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other process has written its mark, and its removal comes after the rename."""
+    key = store.new_key()
+    store.create(key, a_record())
+    grow(store, key)
+    real, path = os.replace, store.path(key)
+
+    def rename(source: str, target: str) -> None:
+        with Path(path).open("ab") as journal:
+            journal.write(b"deleted\n")
+        real(source, target)
+
+    hold = store.acquire(key, LONG)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", rename)
+        assert not hold.commit(a_record())
+    assert session_files(store.root) == []
+
+
+# -------------------------------------------------------------------- processes
+
+
+@contextmanager
+def child(work: Callable[[], None]) -> Iterator[int]:
+    """Run `work` in a fork of this process, which is killed at the end of the block."""
+    pid = os.fork()
+    if not pid:
+        try:
+            work()
+        finally:
+            os._exit(0)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
+def test_nothing_acknowledged_is_lost_when_a_writer_is_killed(store: FileStore) -> None:
+    """60 kills, each some milliseconds after the writer's start; its journal is rewritten every few saves."""
+    key, chance, acknowledged = store.new_key(), random.Random(16), 0  # noqa: S311 -- only the moment of a kill
+    store.create(key, a_record({"n": 0}))
+    for _ in range(60):
+        acks, told = os.pipe()
+
+        def write(told: int = told) -> None:
+            while True:
+                hold = store.acquire(key, LONG)
+                n = count_of(hold.record) + 1
+                assert hold.commit(a_record({"n": n, "fill": "x" * (n * 37 % 3000)}))
+                os.write(told, b"%d\n" % n)
+
+        with child(write):
+            os.close(told)
+            first = os.read(acks, 100)
+            time.sleep(chance.random() / 100)
+        with os.fdopen(acks, "rb") as rest:
+            numbers = (first + rest.read()).split()
+        acknowledged = int(numbers[-1])
+        hold = store.acquire(key, LONG)
+        assert hold.record is not None, "the session is torn"
+        assert count_of(hold.record) in (acknowledged, acknowledged + 1)
+        data = codec.decode(hold.record.data)
+        assert len(data["fill"]) == data["n"] * 37 % 3000
+        hold.release()
+    assert acknowledged > 60
+
+
+def test_a_lock_ends_with_its_request_though_a_process_was_forked_meanwhile(store: FileStore) -> None:
+    """The fork has the file open, too; closing it here would not end a lock on it."""
+    key = store.new_key()
+    store.create(key, a_record())
+    hold = store.acquire(key, LONG)
+    with child(signal.pause):
+        with pytest.raises(LockTimeout):
+            store.acquire(key, SHORT)
+        hold.release()
+        store.acquire(key, SHORT).release()
+
+
+# -------------------------------------------------------------------- the disk
+
+
+@pytest.mark.parametrize("mask", [0, 0o022, 0o027, 0o077])
+def test_nobody_else_can_read_the_folder_or_the_files(tmp_path: Path, clock: Clock, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        store = open_store(tmp_path / "sessions", clock)
+        key = store.new_key()
+        store.create(key, a_record())
+        grow(store, key)
+        save(store, key, 1)
+        store.create(store.new_key(), a_record())
+    finally:
+        os.umask(before)
+    for path in (Path(store.root), *Path(store.root).rglob("*")):
+        assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
+
+
+def test_a_durable_save_has_reached_the_disk_when_it_returns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[str, bytes]] = []
+    real = os.fsync
+
+    def fsync(fd: int) -> None:
+        """What the kernel is told to put on the disk, as it is at that moment."""
+        path = Path(f"/proc/self/fd/{fd}").resolve()
+        real(fd)
+        synced.append((path.name.removesuffix(".new"), b"" if path.is_dir() else path.read_bytes()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    for durable in (False, True):
+        store = open_store(tmp_path / str(durable), Clock(), durable=durable)
+        key = store.new_key()
+        folder = key[-64:-62]
+        store.create(key, a_record({"n": 0}))
+        for n, rewritten in ((1, False), (2, True), (3, False)):
+            if rewritten:
+                grow(store, key, n - 1)
+            save(store, key, n)
+            if durable:
+                name, content = next(item for item in reversed(synced) if item[0] != folder)
+                assert name == key
+                assert count_of(Record.unpack(key, content.splitlines()[-1])) == n
+        assert [name for name, _ in synced].count(folder) == (2 if durable else 0)
+        store.delete(key)
+        assert [name for name, _ in synced].count(folder) == (3 if durable else 0)
+    assert synced
+
+
+@contextmanager
+def files_no_larger_than(size: int) -> Iterator[None]:
+    """A disk that is full, as far as this process can tell: a write takes what fits, then fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("rewritten", [False, True])
+def test_a_full_disk_keeps_the_old_session_and_its_renewed_deadline(store: FileStore, rewritten: bool) -> None:
+    key = store.new_key()
+    store.create(key, a_record({"n": 1}))
+    if rewritten:
+        grow(store, key, 1)
+    before = store.load(key)
+    assert before
+    renewed = replace(before, deadline=NOW + 900)
+    assert store.acquire(key, LONG).commit(renewed)  # no line, one utime
+    with files_no_larger_than(50 if rewritten else os.path.getsize(store.path(key)) + 30):
+        with pytest.raises(Unavailable, match="File too large"):
+            save(store, key, 2)
+        with pytest.raises(Unavailable):
+            store.create(store.new_key(), a_record({"fill": "x" * 1000}))
+        assert store.load(key) == renewed
+    assert save(store, key, 3)
+    assert count_of(store.load(key)) == 3
+    assert [name for name in session_files(store.root) if not name.endswith(".new")] == [key]
+
+
+def test_a_sync_that_fails_keeps_the_old_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store = open_store(tmp_path, Clock(), durable=True)
+    key = store.new_key()
+    store.create(key, a_record({"n": 1}))
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(Unavailable):
+            save(store, key, 2)
+    assert store.load(key) == a_record({"n": 1})
+    assert save(store, key, 3)
+
+
+def test_a_full_disk_is_a_503_and_the_session_goes_on_afterwards(site: Client) -> None:
+    before = file_of(site).read_bytes()
+    with files_no_larger_than(len(before) + 10):
+        answer = site.get()
+        newcomer = Client(site.app).get(cookie="a=b")
+    assert (answer.status, answer.headers["retry-after"], list(answer.cookies)) == (503, "5", [])
+    assert newcomer.status == 200, "a new session still fits"
+    assert site.get().text == "6"
+
+
+def test_a_folder_that_has_gone_is_unavailable_and_never_missing(store: FileStore) -> None:
+    key = store.new_key()
+    store.create(key, a_record())
+    away = store.root + ".away"
+    os.rename(store.root, away)
+    for call in (
+        lambda: store.load(key), lambda: store.acquire(key, SHORT), lambda: store.replace(key, a_record()),
+        lambda: store.create(store.new_key(), a_record()), lambda: store.delete(key), lambda: store.purge(10),
+        store.count, store.ping,
+    ):  # fmt: skip
+        with pytest.raises(Unavailable):
+            call()
+    os.mkdir(store.root)  # the mount point without what was mounted
+    for call in (lambda: store.load(key), lambda: store.acquire(key, SHORT), store.ping):
+        with pytest.raises(Unavailable):
+            call()
+    os.rmdir(store.root)
+    os.rename(away, store.root)
+    assert store.load(key) == a_record()
+    assert len(store.locks) == 0
+
+
+def test_a_folder_that_has_gone_is_a_503_that_leaves_the_cookie_alone(site: Client) -> None:
+    (store,) = sessions.table.stores.of(site.app)
+    os.rename(store.root, store.root + ".away")
+    answer = site.get()
+    assert (answer.status, list(answer.cookies)) == (503, [])
+    assert answer.headers["retry-after"] == "5"
+    assert store.root not in answer.text
+    os.rename(store.root + ".away", store.root)
+    assert site.get().text == "6"
+
+
+def test_a_journal_stays_small_and_keeps_the_last_state(store: FileStore) -> None:
+    for fill in (0, 5000, 30_000):
+        key = store.new_key()
+        store.create(key, a_record({"n": 0}))
+        for n in range(1, 200):
+            save(store, key, n, fill)
+            assert os.path.getsize(store.path(key)) <= max(8192, 5 * (fill + 200))
+        assert count_of(store.load(key)) == 199
+    assert len(session_files(store.root)) == 3
+
+
+# -------------------------------------------------------------------- cleaning
+
+
+def test_finished_sessions_leave_nothing_behind(store: FileStore, clock: Clock) -> None:
+    keys = [store.new_key() for _ in range(30)]
+    for key in keys:
+        store.create(key, a_record())
+    for key in keys[:10]:
+        store.delete(key)
+    for key in keys[10:20]:
+        grow(store, key)
+        save(store, key, 1)
+        store.acquire(key, LONG).delete()
+    assert store.replace(keys[20], Record(b"", NOW, NOW + 60))  # moved
+    clock.now = NOW + 1000
+    assert store.purge(100) == 10
+    assert session_files(store.root) == []
+    assert len(store.locks) == 0
+
+
+def test_old_leftovers_are_removed_and_young_ones_kept(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = store.new_key()
+    for suffix in (".new", ".unreadable"):
+        Path(store.path(key) + suffix).write_bytes(b"x")
+
+    def after(seconds: float) -> list[str]:
+        later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=time.monotonic)
+        monkeypatch.setattr(file, "time", later)
+        store.purge(10)
+        return [name.removeprefix(key) for name in session_files(store.root)]
+
+    assert after(3000) == [".new", ".unreadable"]
+    assert after(4000) == [".unreadable"]
+    assert after(6 * 86400) == [".unreadable"]
+    assert after(8 * 86400) == []
+
+
+def test_a_file_that_is_just_being_made_is_left_alone(store: FileStore) -> None:
+    path = Path(store.path(store.new_key()))
+    path.touch()
+    assert store.purge(10) == 0
+    assert path.exists()
+
+
+def test_two_namespaces_in_one_folder_do_not_meet(store: FileStore, clock: Clock) -> None:
+    other = open_store(Path(store.root), clock)
+    other.namespace = "ffffffff-"
+    key = store.new_key()
+    store.create(key, a_record())
+    assert other.load(other.namespace + key[-64:]) is None
+    assert (store.count(), other.count()) == (1, 0)
+
+
+def test_a_record_copied_to_another_key_is_not_that_session(store: FileStore) -> None:
+    mine, theirs = store.new_key(), store.new_key()
+    store.create(mine, a_record())
+    shutil.copy(store.path(mine), store.path(theirs))
+    assert store.load(theirs) is None
+
+
+def test_neither_the_id_nor_its_name_is_in_the_store(site: Client) -> None:
+    id = site.jar["session_id"]
+    (store,) = sessions.table.stores.of(site.app)
+    for path in Path(store.root).rglob("*"):
+        assert id not in path.name
+        assert path.is_dir() or id.encode() not in path.read_bytes()
+
+
+def test_a_folder_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(sessions.ConfigError, match=r"^storage_path: cannot keep sessions in .*: Not a directory$"):
+        FileStore(storage_path=str(tmp_path / "file" / "sessions"))
+
+
+def test_an_open_folder_is_warned_of(tmp_path: Path) -> None:
+    (tmp_path / "sessions").mkdir(mode=0o755)
+    with logged() as lines:
+        open_store(tmp_path / "sessions", Clock())
+    assert [line for line in lines if "chmod 700" in line]
+
+
+def test_a_session_that_stays_locked_is_a_503_that_comes_in_time(site: Client) -> None:
+    (store,) = sessions.table.stores.of(site.app)
+    hold = FileStore(storage_path=store.root).acquire(file_of(site).name, SHORT)  # another process, as it were
+    answer = site.get()
+    assert (answer.status, answer.headers["retry-after"], list(answer.cookies)) == (503, "1", [])
+    hold.release()
+    assert site.get().text == "6"
+    assert isinstance(cherrypy.tools.sessions, sessions.SessionTool)
