@@ -2,7 +2,7 @@
 # only a Debian package will do, with apt-get. Both may be run again at any time and then start at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check screenshots clean chromium
+.PHONY: help run test check screenshots services services-stop clean chromium servers
 
 # Debian's own Python first: every user of the machine may execute it, so root's tests can start the site as nobody.
 PYTHONS := /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11
@@ -16,12 +16,17 @@ export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 
 stop = { echo "$(1)" >&2; exit 1; }
 
-# Shell commands that install a Debian package, or name the command that does and stop.
+# Shell commands that install a Debian package, or name the command that does and stop. A server's package would start a
+# service of the system at once. The tests start servers of their own, so a policy forbids it meanwhile, unless the
+# machine has one already.
 define apt_install
 as=; if [ "$$(id -u)" != 0 ]; then as="sudo -n"; fi; \
 if ! command -v apt-get >/dev/null || ! $$as true 2>/dev/null; then \
 	$(call stop,$(1) is missing. Install it with: sudo apt-get install $(1)); fi; \
-{ $$as apt-get update -qq && $$as env DEBIAN_FRONTEND=noninteractive apt-get install -qq $(1); } || exit
+$$as sh -c 'policy=/usr/sbin/policy-rc.d; \
+	if [ ! -e $$policy ]; then trap "rm -f $$policy" EXIT INT TERM; \
+		printf "%s\n" "#!/bin/sh" "exit 101" >$$policy && chmod 755 $$policy; fi; \
+	apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq $(1)' || exit
 endef
 
 # Shell commands that install a requirements file; an interrupted pip leaves no stamp and is run again.
@@ -32,12 +37,13 @@ help:
 	@echo 'make test         run every test              (ARGS="-k counter")'
 	@echo 'make check        lint and check types'
 	@echo 'make screenshots  take the pictures of the README from the running site'
+	@echo 'make services     start Memcached and PostgreSQL for development; make services-stop ends them'
 	@echo 'make clean        remove what these commands made; sessions in var/ stay'
 
 run: .venv/run.stamp
 	@exec $(BIN)/python app.py $(ARGS)
 
-test: .venv/test.stamp chromium
+test: .venv/test.stamp chromium servers
 	@exec $(BIN)/python -m pytest tests $(ARGS)
 
 check: .venv/test.stamp
@@ -46,6 +52,12 @@ check: .venv/test.stamp
 
 screenshots: .venv/test.stamp chromium
 	@exec $(BIN)/python -m tests.screenshots
+
+services: .venv/run.stamp servers
+	@exec $(BIN)/python -m services start
+
+services-stop: .venv/run.stamp
+	@exec $(BIN)/python -m services stop
 
 clean:
 	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
@@ -71,3 +83,9 @@ chromium:
 		$(call stop,The tests need Chromium and Ubuntu only has it as a snap. Install a browser package and name it: \
 	CHROMIUM=/usr/bin/google-chrome make test); fi; \
 	$(call apt_install,chromium)
+
+servers:
+	@command -v memcached >/dev/null || { $(call apt_install,memcached); }
+	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || \
+		{ $(call apt_install,postgresql); }
+	@command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || { $(call apt_install,pgbouncer); }

@@ -25,12 +25,14 @@ How to read the package, in the order in which a request runs through it:
     store.py      Store, Hold, Record: what a backend must do
     facts.py      Facts: what a backend says it can, and cannot
     backends/     one file each; file.py is the one to read first
+    errors.py     what can go wrong, told apart
     codec.py      the values of a session as text
     locks.py      fair locks between the threads of a process
     table.py      which stores are open, and their cleaners
     workers.py    a busy session does not take every thread
     compat.py     classes written for CherryPy's own tool
     testing.py    the tests that every backend must pass
+    __main__.py   what an operator does from the command line
 """
 
 from .cookies import LenientRequest, request_cookies
@@ -47,7 +49,15 @@ from .errors import (
 )
 from .facts import Facts
 from .response import set_response_cookie
-from .session import CookieSession, FileSession, FunctionSession, RamSession, Session
+from .session import (
+    CookieSession,
+    FileSession,
+    FunctionSession,
+    MemcachedSession,
+    PostgresqlSession,
+    RamSession,
+    Session,
+)
 from .startup import close_stores, install, open_stores, ping
 from .store import Hold, Record, Store
 from .stored import StoreHTTPError
@@ -71,6 +81,8 @@ __all__ = [
     "Hold",
     "LenientRequest",
     "LockTimeout",
+    "MemcachedSession",
+    "PostgresqlSession",
     "RamSession",
     "Record",
     "StoreHTTPError",

@@ -105,7 +105,7 @@ class FairLocks:
                 self.release(key)
             raise
         if not self._leave(key, waiter):
-            raise LockTimeout(f"the session was locked by another request for {timeout:g} seconds")
+            raise LockTimeout(f"the session was locked by another request for {timeout:.3g} seconds")
 
     def _leave(self, key: str, waiter: _Waiter) -> bool:
         """Whether `waiter` was handed the key; if not, it stops queueing. The mutex decides a photo finish."""
@@ -151,7 +151,7 @@ def poll(attempt: Callable[[], bool], timeout: float, what: str) -> None:
         while True:
             left = end - time.monotonic()
             if left <= 0:
-                raise LockTimeout(f"{what} was locked by another process for {timeout:g} seconds")
+                raise LockTimeout(f"{what} was locked by another process for {timeout:.3g} seconds")
             time.sleep(min(pause, left))
             if attempt():
                 return

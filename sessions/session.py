@@ -11,6 +11,8 @@ from . import codec
 from .backends.cookie import CookieStore
 from .backends.file import FileStore
 from .backends.functions import FunctionStore
+from .backends.memcached import MemcachedStore
+from .backends.postgresql import PostgresqlStore
 from .backends.ram import RamStore
 from .errors import SessionClosed
 from .life import Life
@@ -212,3 +214,17 @@ class FunctionSession(Session):
     give it no means to."""
 
     store_class = FunctionStore
+
+
+class PostgresqlSession(Session):
+    """A session in a row of a PostgreSQL table. PostgresqlSession cannot end a session at once that another request
+    holds: it waits for that request, 10 seconds at most."""
+
+    store_class = PostgresqlStore
+
+
+class MemcachedSession(Session):
+    """A session in Memcached, shared by several machines. MemcachedSession may evict: the server drops sessions when
+    its memory is full or it restarts."""
+
+    store_class = MemcachedStore

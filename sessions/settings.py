@@ -14,12 +14,22 @@ import cherrypy.lib.sessions
 
 from .cookies import is_cookie_path
 from .errors import ConfigError
-from .session import CookieSession, FileSession, FunctionSession, RamSession, Session
+from .session import (
+    CookieSession,
+    FileSession,
+    FunctionSession,
+    MemcachedSession,
+    PostgresqlSession,
+    RamSession,
+    Session,
+)
 
 STORAGE_TYPES: dict[str, type[Session]] = {
     "ram": RamSession,
     "file": FileSession,
     "cookie": CookieSession,
+    "memcached": MemcachedSession,
+    "postgresql": PostgresqlSession,
     "functions": FunctionSession,
 }
 """What `storage_type` may be. A backend of your own needs no entry: name its class in `storage_class`."""
@@ -132,7 +142,9 @@ class Settings:
         for name, parameter in own.items():
             if parameter.default is parameter.empty and options.get(name) in (None, ""):
                 raise ConfigError(f"tools.sessions.{name} is missing: {storage_class.__name__} needs it")
-        settings = cls(storage_class, **common, store=tuple((name, options[name]) for name in own if name in options))
+        # With the defaults filled in: one that is written out does not make another store.
+        store = tuple((name, options.get(name, parameter.default)) for name, parameter in own.items())
+        settings = cls(storage_class, **common, store=store)
         settings._check_together()
         return settings
 

@@ -78,8 +78,8 @@ def open_stores(app: cherrypy.Application) -> None:
 
 def close_stores(app: cherrypy.Application = None) -> None:
     """Close the stores of an application, or of all. The next request opens them again."""
-    tool.forget(app)
     stores.close(app)
+    tool.forget(app)
 
 
 def ping(app: cherrypy.Application) -> None:

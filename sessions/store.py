@@ -149,6 +149,8 @@ class Store(ABC):
     """What the backend can do and cannot; each sets its own."""
 
     def __init__(self) -> None:
+        if not hasattr(self, "facts"):
+            raise TypeError(f"{type(self).__name__} must declare its facts: see sessions.Facts")
         self.locks = FairLocks()
         self.clock: Callable[[], float] = time.time
         self.namespace = ""  # of the application: what its keys begin with

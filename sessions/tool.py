@@ -4,6 +4,7 @@
                                      (with locking='early' it is locked here)
     handler                          the first access locks and loads it
     before_finalize        save      saves it if it changed, lets go, sets the cookie
+    on_end_resource                  saves it before an internal redirect, which goes another way
     before_error_response  fail      the handler failed: lets go without saving
     on_end_request         close     once more, for whatever went another way
 """
@@ -11,6 +12,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -27,6 +29,7 @@ from .response import tell_browser
 from .session import Session
 from .settings import Settings, check_names, is_cherrypy_class
 from .store import Store
+from .stored import ask
 from .table import stores
 
 _resolved: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Settings, Store]]] = weakref.WeakKeyDictionary()
@@ -60,6 +63,7 @@ class SessionTool(cherrypy._cptools.Tool):
         if conf.get("locking") == "early":
             hooks.attach("before_request_body", _lock, priority=priority + 10)
         hooks.attach("before_finalize", save)
+        hooks.attach("on_end_resource", save_for_the_next_page)
         hooks.attach("before_error_response", fail)
         hooks.attach("on_end_request", close)
 
@@ -92,9 +96,10 @@ def init(
     Raises:
         ConfigError: an option that is none; `open_stores` finds it when the site starts.
     """
-    if hasattr(cherrypy.serving, "session"):
-        return
     request = cherrypy.serving.request
+    if hasattr(request, "session_settings"):
+        return
+    close()  # what an earlier request in this thread has left, if its server never closed the answer (PEP 3333)
     options = dict(
         kwargs, storage_type=storage_type, path=path, path_header=path_header, name=name, timeout=timeout,
         domain=domain, secure=secure, clean_freq=clean_freq,
@@ -125,7 +130,7 @@ def _resolve(app: Any, options: Mapping[str, Any]) -> tuple[Settings, Store]:
         found = known.get(key)
     if found is None:
         settings = Settings.parse(options)
-        store = stores.open(app, settings.storage_class.store_class, settings.store, settings.name)
+        store = ask(stores.open, app, settings.storage_class.store_class, settings.store, settings.name)
         found = known[key] = (settings, store)
     return found
 
@@ -153,8 +158,8 @@ def save() -> None:
     if not isinstance(session, Session):
         return
     response = cherrypy.serving.response
-    if not response.stream and is_iterator(response.body):
-        response.collapse_body()  # a generator may write to the session while it yields
+    if not response.stream and is_iterator(response.body) and not response.headers.get("Content-Length"):
+        response.collapse_body()  # a generator may write to the session while it yields; a file on its way will not
     try:
         if str(response.status or 200).startswith("5"):
             session.discard()
@@ -171,6 +176,16 @@ def save() -> None:
 
 save.failsafe = True  # type: ignore[attr-defined]  # CherryPy runs it though another hook failed
 save.priority = 60  # type: ignore[attr-defined]  # after hooks of the site's own, which may write to the session
+
+
+def save_for_the_next_page() -> None:
+    """Save before an InternalRedirect, which ends this request and begins another without asking the browser. A session
+    that began here is lost to it: the cookie would have had to go out in between."""
+    if isinstance(sys.exc_info()[1], cherrypy.InternalRedirect):
+        save()
+
+
+save_for_the_next_page.failsafe = True  # type: ignore[attr-defined]
 
 
 def fail() -> None:

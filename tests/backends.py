@@ -2,13 +2,44 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
+import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
-BACKENDS = ["ram", "file", "cookie", "functions"]
-SECRET = "the tests have no secrets from each other"
+from services.memcached import Memcached
+from services.postgresql import Postgresql
+
+BACKENDS = ["ram", "file", "cookie", "functions", "memcached", "postgresql"]
+SECRET = "the tests have no secrets from each other"  # noqa: S105 -- it protects nothing
 SERVER_SIDE = [name for name in BACKENDS if name != "cookie"]  # can revoke: a cookie that was copied does not count
-SHARED = ["file"]  # several processes share them, and lock each other out
+SHARED = ["file", "memcached", "postgresql"]  # several processes share them, and lock each other out
+
+
+@functools.cache
+def memcached() -> Memcached:
+    """The server of this run of the tests, which stops at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="sessions-memcached-"))
+    atexit.register(shutil.rmtree, folder)
+    server = Memcached(folder)
+    atexit.register(server.stop)
+    server.start()
+    return server
+
+
+@functools.cache
+def postgresql() -> Postgresql:
+    """The server of this run of the tests, which stops at its end."""
+    folder = Path(tempfile.mkdtemp(prefix="sessions-postgresql-"))
+    folder.chmod(0o755)  # its data is in a folder below, for the account it runs as
+    atexit.register(shutil.rmtree, folder)
+    server = Postgresql(folder / "server")
+    atexit.register(server.stop)
+    server.start()
+    return server
 
 
 def options_of(backend: str, place: Path) -> dict[str, Any]:
@@ -16,6 +47,23 @@ def options_of(backend: str, place: Path) -> dict[str, Any]:
     own: dict[str, dict[str, Any]] = {
         "file": {"storage_path": str(place / "sessions")},
         "cookie": {"secret": SECRET},
+        "memcached": {"servers": memcached().address} if backend == "memcached" else {},
+        "postgresql": {"dsn": postgresql().dsn, "table": table_of(place)} if backend == "postgresql" else {},
         "functions": {name: f"pages.sqlite_sessions.{name}" for name in ("load", "save", "delete")},
     }
     return {"storage_type": backend, **own.get(backend, {})}
+
+
+def table_of(place: Path) -> str:
+    """The table that belongs to a folder."""
+    return "t_" + re.sub(r"\W", "_", place.name)
+
+
+def environment_of(profile: str) -> dict[str, str]:
+    """The environment in which `python app.py --profile PROFILE` finds what it needs."""
+    own: dict[str, dict[str, str]] = {
+        "cookie": {"SESSION_SECRET": SECRET},
+        "memcached": {"MEMCACHED_SERVERS": memcached().address} if profile == "memcached" else {},
+        "postgresql": {"DATABASE_URL": postgresql().dsn} if profile == "postgresql" else {},
+    }
+    return own.get(profile, {})

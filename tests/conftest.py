@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
@@ -92,3 +93,8 @@ def new_page(browser: Browser, site: Site) -> Iterator[NewPage]:
 def page(new_page: NewPage) -> Page:
     """An empty page in a new browser profile."""
     return new_page()
+
+
+def pytest_configure() -> None:
+    """Let `timeout` and CI end a run as Ctrl-C does: SIGTERM alone would leave the servers of the tests running."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)

@@ -1,4 +1,4 @@
-"""The contract suite on every backend that comes with the package, and on one written from nothing."""
+"""The contract suite on every backend that comes with the package; README.md has one written from nothing."""
 
 from __future__ import annotations
 
@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from pages import sqlite_sessions
-from sessions import Facts, Record, Store
+from sessions import Store
 from sessions.backends.cookie import CookieStore
 from sessions.backends.file import FileStore
 from sessions.backends.functions import FunctionStore
+from sessions.backends.memcached import MemcachedStore
+from sessions.backends.postgresql import PostgresqlStore
 from sessions.backends.ram import RamStore
 from sessions.testing import Clock, Factory, StoreContract, a_record, opened
-from tests.backends import SECRET
+from tests.backends import SECRET, memcached, postgresql, table_of
 
 
 class TestRam(StoreContract):
@@ -62,7 +64,8 @@ class TestFunctions(StoreContract):
     @pytest.fixture
     def factory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Factory:
         monkeypatch.setenv("STORAGE_PATH", str(tmp_path))
-        return partial(FunctionStore, load=sqlite_sessions.load, save=sqlite_sessions.save, delete=sqlite_sessions.delete)
+        load, save, delete = sqlite_sessions.load, sqlite_sessions.save, sqlite_sessions.delete
+        return partial(FunctionStore, load=load, save=save, delete=delete)
 
 
 class TestFunctionsWithoutDelete(TestFunctions):
@@ -79,48 +82,26 @@ class TestFunctionsWithoutDelete(TestFunctions):
         assert sqlite_sessions.load(key) == ""
 
 
-class OwnStore(Store):
-    """A backend as a reader of the README would write it."""
+class ShortLease(MemcachedStore):
+    """A killed holder blocks a session until its lease runs out; no test waits for half a minute."""
 
-    facts = Facts(
-        survives_restart=False, shared=False, locks_processes=False, counts=False, keeps="In a dictionary.",
-        sharing="Nobody.", locking="Among the threads of the process.", outage="Never.",
-    )  # fmt: skip
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: dict[str, bytes] = {}
-
-    def load(self, key: str) -> Record | None:
-        line = self.lines.get(key)
-        return None if line is None else Record.unpack(key, line)
-
-    def create(self, key: str, record: Record) -> None:
-        self.lines[key] = record.pack(key)
-
-    def replace(self, key: str, record: Record) -> bool:
-        before = self.load(key)
-        if before is None or not before.data:
-            return False
-        self.create(key, record)
-        return True
-
-    def delete(self, key: str) -> None:
-        self.lines.pop(key, None)
-
-    def purge(self, limit: int) -> int:
-        expired = [key for key in list(self.lines) if Record.unpack(key, self.lines[key]).deadline <= self.clock()]
-        removed = [key for key in expired[:limit] if self.locks.try_acquire(key)]
-        for key in removed:
-            self.delete(key)
-            self.locks.release(key)
-        return len(removed)
+    lease = 3
 
 
-class TestOwn(StoreContract):
+class TestMemcached(StoreContract):
     @pytest.fixture
     def factory(self) -> Factory:
-        return OwnStore
+        return partial(ShortLease, servers=memcached().address)
+
+    def damage(self, store: Store, key: str) -> None:
+        assert isinstance(store, MemcachedStore)
+        store.server(key).send(b"ms sessions:%b 3 T60\r\n???" % key.encode())
+
+
+class TestPostgresql(StoreContract):
+    @pytest.fixture
+    def factory(self, tmp_path: Path) -> Factory:
+        return partial(PostgresqlStore, dsn=postgresql().dsn, table=table_of(tmp_path))
 
 
 def test_a_backend_of_two_applications_keeps_their_counts_apart(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ column.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -25,7 +26,7 @@ class FunctionStore(Store):
     """Keeps each session wherever two functions put it.
 
     Args:
-        load: `load(id) -> str | None`.
+        load: `load(id) -> str | None`; a function, or its dotted name as a configuration file has it.
         save: `save(id, data)`.
         delete: `delete(id)`, or None.
 
@@ -52,15 +53,13 @@ class FunctionStore(Store):
     def __init__(
         self,
         *,
-        load: Callable[[str], Any],
-        save: Callable[[str, str], Any],
-        delete: Callable[[str], Any] | None = None,
+        load: Callable[[str], Any] | str,
+        save: Callable[[str, str], Any] | str,
+        delete: Callable[[str], Any] | str | None = None,
     ) -> None:
         super().__init__()
-        for name, function in (("load", load), ("save", save), ("delete", delete or load)):
-            if not callable(function):
-                raise ConfigError(f"{name} is {function!r}: it must be a function of the site")
-        self._load, self._save, self._delete = load, save, delete
+        self._load, self._save = _function("load", load), _function("save", save)
+        self._delete = _function("delete", delete) if delete else None
         self._steps = FairLocks()  # "look, then save" is one step in this process
 
     def load(self, key: str) -> Record | None:
@@ -96,6 +95,19 @@ class FunctionStore(Store):
 
     def purge(self, limit: int) -> int:
         return 0
+
+
+def _function(option: str, given: Any) -> Callable[..., Any]:
+    found = given
+    if isinstance(given, str):
+        module, _, name = given.rpartition(".")
+        try:
+            found = getattr(importlib.import_module(module), name)
+        except (ImportError, ValueError, AttributeError) as error:
+            raise ConfigError(f"{option} is {given!r}, which cannot be found: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"{option} is {given!r}: it must be a function of the site")
+    return found  # type: ignore[no-any-return]
 
 
 def _call(function: Callable[..., Any], *args: str) -> Any:
