@@ -41,8 +41,9 @@ class MemcachedStore(Store):
             ones, in whatever order. A name is looked up at each new connection; an address costs no look-up.
 
     Raises:
-        ConfigError: the option is malformed, or none of the servers answers. One that does is enough to start: the
-            sessions of the others are unavailable until they are back.
+        ConfigError: the option is malformed.
+        Unavailable: none of the servers answers. One that does is enough to start: the sessions of the others are
+            unavailable until they are back.
 
     Attributes:
         lease: seconds a lock lives whose holder does not come back. A handler that takes longer can still save if
@@ -89,7 +90,7 @@ class MemcachedStore(Store):
                 failures.append(str(error))
             server.close()  # a server that forks its workers after this must not give them one connection
         if not limits:
-            raise ConfigError(f"servers: {'; '.join(failures)}. `make services` starts one (1.6 or newer is needed)")
+            raise Unavailable(f"{'; '.join(failures)}. `make services` starts one (1.6 or newer is needed)")
         for failure in failures:
             log.warning("%s; its sessions are unavailable until it is back", failure)
         self.facts = replace(self.facts, max_bytes=min(limits) - _PACKING)
