@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Any
 
 from . import codec
@@ -35,6 +36,8 @@ class Life(Values):
     cookie: str | None = None
     _next_id: str | None = None  # the id after a regenerate() that is not saved yet, or of a new session
     _missing = False
+    _stored: Stored | None = None  # a claim of the browser's, until a record proves it
+    on_first_use: Callable[[], None] | None = None
     _wanted = False  # an explicit load() makes a session worth storing though it is empty
     _moved = False  # it has gone on under another id; this request knows the old one only
     _gone = False
@@ -61,10 +64,8 @@ class Life(Values):
         self.debug = debug
         self.originalid = id
         self._arrived = store.clock() if arrived is None else arrived
-        self._stored = Stored.named_by(store, id)  # a claim, until a record proves it
         self._told = id  # the cookie that the browser has
-        self._used = [self._stored] if self._stored else []
-        self._missing = bool(id) and self._stored is None
+        self._used: list[Stored] = []
         self._data: dict[Any, Any] = {}
 
     def generate_id(self) -> str:
@@ -77,13 +78,26 @@ class Life(Values):
 
     # ---------------------------------------------------------------- lock and load
 
+    def _use(self) -> None:
+        """At the first access of all, look who the browser claims to be. A page without one pays nothing (rule 1)."""
+        if self.touched:
+            return
+        self.touched = True
+        if self.originalid:
+            self._stored = Stored.named_by(self.store, self.originalid)
+            self._missing = self._stored is None
+        if self._stored:
+            self._used.append(self._stored)
+        if self.on_first_use:
+            self.on_first_use()
+
     def acquire_lock(self) -> None:
         """Make the session this request's own, and load it afresh. Does nothing if it is already.
 
         Raises:
             cherrypy.HTTPError: 503, it stayed locked for `lock_timeout` seconds, or the store does not answer.
         """
-        self.touched = True
+        self._use()
         if self.locked:
             return
         if self.loaded and not self._sealed:
@@ -103,7 +117,7 @@ class Life(Values):
 
     def _touch(self) -> None:
         """Before each access: whatever it takes to have the values here."""
-        self.touched = True
+        self._use()
         if self.loaded:
             return
         if self._stored is None or self._gone:

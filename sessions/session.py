@@ -40,6 +40,7 @@ class Session(Life):
         locked: whether this request alone may use the session now.
         loaded: whether the values are here.
         touched: whether the request used the session at all; if so its answer depends on the cookie.
+        on_first_use: called when it does.
         cookie: what has happened to the browser's cookie: None, 'new', 'renewed' or 'expired'.
     """
 
@@ -75,6 +76,7 @@ class Session(Life):
         return self._missing
 
     def _proved(self) -> Stored | None:
+        self._use()
         if self._stored and self._stored.record is None:
             self._touch()
         return self._stored
@@ -99,7 +101,7 @@ class Session(Life):
     def delete(self) -> None:
         """Destroy the stored session, now, and expire its cookie. Final for this request: what is written later is
         never stored, and who sends the old id again is a stranger (rule 8, ASVS 7.4.1)."""
-        self.touched = True
+        self._use()
         if self._stored:
             self._stored.delete()
         self.cookie = "expired" if self._stored or self.originalid else None

@@ -81,8 +81,10 @@ class OpenStores:
     def clean_every(self, store: Store, minutes: float) -> None:
         """Start the store's cleaner unless it has one. Not at the start of the site: a server that forks its workers
         afterwards would leave the threads behind."""
+        if not minutes or store in self._cleaners:
+            return
         with self._mutex:
-            if minutes and store not in self._cleaners:
+            if store not in self._cleaners:
                 cleaner = self._cleaners[store] = Cleaner(store, minutes * 60)
                 cleaner.start()
 

@@ -63,9 +63,6 @@ class SessionTool(cherrypy._cptools.Tool):
         if conf.get("locking") == "early":
             hooks.attach("before_request_body", _lock, priority=priority + 10)
         hooks.attach("before_finalize", save)
-        hooks.attach("on_end_resource", save_for_the_next_page)
-        hooks.attach("before_error_response", fail)
-        hooks.attach("on_end_request", close)
 
     def regenerate(self) -> None:
         """Give the session of this request a new id; see `Session.regenerate`."""
@@ -107,7 +104,7 @@ def init(
     settings, store = _resolve(request.app, options)
     stores.clean_every(store, settings.clean_freq)
     request.session_settings = settings
-    cherrypy.serving.session = settings.storage_class(
+    cherrypy.serving.session = session = settings.storage_class(
         _presented_id(store, request.cookie, name),
         store=store,
         timeout=settings.timeout,
@@ -117,6 +114,15 @@ def init(
         arrived=cherrypy.serving.response.time,
         debug=settings.debug,
     )
+    session.on_first_use = _attach_the_rest
+
+
+def _attach_the_rest() -> None:
+    """The hooks of a request that uses its session; attaching them costs more than most sessions do."""
+    hooks = cherrypy.serving.request.hooks
+    hooks.attach("on_end_resource", save_for_the_next_page)
+    hooks.attach("before_error_response", fail)
+    hooks.attach("on_end_request", close)
 
 
 def _resolve(app: Any, options: Mapping[str, Any]) -> tuple[Settings, Store]:
@@ -139,8 +145,11 @@ def _presented_id(store: Store, cookie: Mapping[str, Any], name: str) -> str | N
     """The id that the browser sent; of several cookies of this name, the first that could be one of ours."""
     if name not in cookie:
         return None
-    values: list[str] = [cookie[name].value, *(value for other, value in request_cookies() if other == name)]
-    return next(filter(store.is_well_formed, values), values[0])
+    first: str = cookie[name].value
+    if store.is_well_formed(first):
+        return first
+    others = (value for other, value in request_cookies() if other == name)
+    return next(filter(store.is_well_formed, others), first)
 
 
 def _lock() -> None:

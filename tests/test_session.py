@@ -107,7 +107,7 @@ def visit(store: Store, id: str, **options: Any) -> Session:
 
 
 def deadline(store: Store, id: str) -> float:
-    record = store.load(Session(id, store=store)._stored.key)  # type: ignore[union-attr]
+    record = store.load(store.key_of(id))
     assert record
     return record.deadline - NOW
 
