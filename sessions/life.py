@@ -36,7 +36,6 @@ class Life(Values):
     cookie: str | None = None
     _next_id: str | None = None  # the id after a regenerate() that is not saved yet, or of a new session
     _missing = False
-    _stored: Stored | None = None  # a claim of the browser's, until a record proves it
     on_first_use: Callable[[], None] | None = None
     _wanted = False  # an explicit load() makes a session worth storing though it is empty
     _moved = False  # it has gone on under another id; this request knows the old one only
@@ -65,7 +64,9 @@ class Life(Values):
         self.originalid = id
         self._arrived = store.clock() if arrived is None else arrived
         self._told = id  # the cookie that the browser has
-        self._used: list[Stored] = []
+        self._stored = Stored.named_by(store, id)  # a claim, until a record proves it
+        self._used = [self._stored] if self._stored else []
+        self._missing = bool(id) and self._stored is None
         self._data: dict[Any, Any] = {}
 
     def generate_id(self) -> str:
@@ -79,17 +80,10 @@ class Life(Values):
     # ---------------------------------------------------------------- lock and load
 
     def _use(self) -> None:
-        """At the first access of all, look who the browser claims to be. A page without one pays nothing (rule 1)."""
-        if self.touched:
-            return
-        self.touched = True
-        if self.originalid:
-            self._stored = Stored.named_by(self.store, self.originalid)
-            self._missing = self._stored is None
-        if self._stored:
-            self._used.append(self._stored)
-        if self.on_first_use:
-            self.on_first_use()
+        if not self.touched:
+            self.touched = True
+            if self.on_first_use:
+                self.on_first_use()
 
     def acquire_lock(self) -> None:
         """Make the session this request's own, and load it afresh. Does nothing if it is already.

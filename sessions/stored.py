@@ -59,9 +59,9 @@ class Stored:
         self.record: Record | None = None
 
     @classmethod
-    def named_by(cls, store: Store, cookie: str) -> Stored | None:
+    def named_by(cls, store: Store, cookie: str | None) -> Stored | None:
         """What a cookie's value claims to be; None if it is no id of ours at all."""
-        found = store.find(cookie)
+        found = store.find(cookie) if cookie else None
         return cls(store, *found) if found else None
 
     @property

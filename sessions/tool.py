@@ -63,6 +63,7 @@ class SessionTool(cherrypy._cptools.Tool):
         if conf.get("locking") == "early":
             hooks.attach("before_request_body", _lock, priority=priority + 10)
         hooks.attach("before_finalize", save)
+        hooks.attach("on_end_request", close)
 
     def regenerate(self) -> None:
         """Give the session of this request a new id; see `Session.regenerate`."""
@@ -118,11 +119,10 @@ def init(
 
 
 def _attach_the_rest() -> None:
-    """The hooks of a request that uses its session; attaching them costs more than most sessions do."""
+    """The hooks of a request that uses its session: a page without one does not pay for them."""
     hooks = cherrypy.serving.request.hooks
     hooks.attach("on_end_resource", save_for_the_next_page)
     hooks.attach("before_error_response", fail)
-    hooks.attach("on_end_request", close)
 
 
 def _resolve(app: Any, options: Mapping[str, Any]) -> tuple[Settings, Store]:
