@@ -156,8 +156,12 @@ def run(options: argparse.Namespace) -> None:
     cherrypy.engine.autoreload.files.update(str(Path(name).resolve()) for name in (SITE_CONF, options.config) if name)
 
     profiles = session_options(options.config, environ)
-    if server.local and settings["/"].get("tools.sessions.secret") == "":
-        settings["/"]["tools.sessions.secret"] = development_secret()
+    if server.local:
+        if settings["/"].get("tools.sessions.secret") == "":
+            settings["/"]["tools.sessions.secret"] = development_secret()
+        for others in profiles.values():
+            if others.get("secret") == "":
+                others["secret"] = secrets.token_urlsafe(48)  # only to see whether the profile could run here
     password, account = demo_account(server.local)
     cherrypy.tree.graft(build(settings, profiles, password, HINT if server.local else None), "")
     serve(server, f"Serving {server.url} with the profile {settings['/']['profile']}.\n{account}")

@@ -64,6 +64,11 @@ def base() -> str:
     return pictures(cherrypy.request.base) + url("")
 
 
+def backend() -> sessions.Facts | None:
+    """Return what the backend that keeps the sessions here says of itself."""
+    return sessions.describe(cherrypy.request.app)
+
+
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).resolve().parent.parent / "templates"),
     autoescape=True,
@@ -72,7 +77,7 @@ _templates = jinja2.Environment(
     lstrip_blocks=True,
 )
 _templates.filters["pictures"] = pictures
-_templates.globals.update(url=url, base=base, navigation=lessons)
+_templates.globals.update(url=url, base=base, navigation=lessons, backend=backend)
 
 
 def wants_json() -> bool:

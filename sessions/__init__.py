@@ -58,7 +58,7 @@ from .session import (
     RamSession,
     Session,
 )
-from .startup import close_stores, install, open_stores, ping
+from .startup import close_stores, describe, install, open_stores, ping
 from .store import Hold, Record, Store
 from .stored import StoreHTTPError
 from .tool import (
@@ -99,6 +99,7 @@ __all__ = [
     "close",
     "close_stores",
     "cookie_name",
+    "describe",
     "expire",
     "init",
     "install",

@@ -12,6 +12,7 @@ import cherrypy
 
 from . import tool
 from .cookies import LenientRequest
+from .facts import Facts
 from .settings import Settings, is_cherrypy_class
 from .table import stores
 from .workers import SpareWorkers
@@ -80,6 +81,12 @@ def close_stores(app: cherrypy.Application = None) -> None:
     """Close the stores of an application, or of all. The next request opens them again."""
     stores.close(app)
     tool.forget(app)
+
+
+def describe(app: cherrypy.Application) -> Facts | None:
+    """What the backend of an application declares of itself; None while it has no store open."""
+    found = stores.of(app)
+    return found[0].facts if found else None
 
 
 def ping(app: cherrypy.Application) -> None:

@@ -51,8 +51,13 @@ def account(page: Page) -> None:
     page.wait_for_url("**/account")
 
 
+def backends(page: Page) -> None:
+    """Show the backends side by side."""
+    page.goto("/backends")
+
+
 PICTURES: list[tuple[Callable[[Page], None], dict[str, int], str]] = [
-    *((show, DESKTOP, "") for show in (tour, cookies, counter, login, account)),
+    *((show, DESKTOP, "") for show in (tour, cookies, counter, login, account, backends)),
     *((show, PHONE, "-phone") for show in (tour, counter)),
 ]
 

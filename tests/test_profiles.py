@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 import stat
 from collections.abc import Iterator, Sequence
@@ -14,7 +15,7 @@ import pytest
 from sessions.settings import STORAGE_TYPES
 from settings import SITE_CONF, find_profiles, read
 from tests.backends import BACKENDS, SERVER_SIDE, SHARED, environment_of
-from tests.site import Site, run
+from tests.site import Site, free_port, run
 from tests.visitor import Visitor
 
 JSON = {"Accept": "application/json"}
@@ -58,6 +59,31 @@ def test_a_name_is_kept_across_pages_and_a_login_lasts_until_the_logout(site: Si
     assert visitor.get("/hello").json == {"first": "Ada", "last": "Lovelace"}
     assert visitor.post("/logout").status == 303
     assert visitor.get("/account").status == 401
+
+
+def test_the_pages_say_what_the_backend_cannot_do_in_its_own_words(site: Site, profile: str) -> None:
+    facts = STORAGE_TYPES[profile].store_class.facts
+    visitor = Visitor(site.url)
+    assert html.escape(facts.cannot) in visitor.get("/counter").text
+    compared = visitor.get("/backends")
+    for name in BACKENDS:
+        assert html.escape(STORAGE_TYPES[name].store_class.facts.cannot) in compared.text
+    assert compared.set_cookie == []
+
+
+def test_backends_says_which_profile_runs_which_could_and_which_server_is_away() -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    with Site("ram", env={"MEMCACHED_SERVERS": nowhere, "DATABASE_URL": f"postgresql://ada@{nowhere}/ada"}) as site:
+        backends = Visitor(site.url, headers=JSON).get("/backends").json["backends"]
+        assert {name: facts["state"] for name, facts in backends.items()} == {
+            "ram": "running",
+            "file": "ready",
+            "cookie": "ready",  # on a loopback address the site would make a secret
+            "functions": "ready",
+            "memcached": "away",
+            "postgresql": "away",
+        }
+        assert f"memcached at {nowhere}" in site.output(), "where it was looked for stands in the log"
 
 
 @pytest.mark.parametrize("profile", SERVER_SIDE, indirect=True)
