@@ -21,8 +21,10 @@ How to read the package, in the order in which a request runs through it:
     session.py    Session: what pages see as cherrypy.session
     values.py     the dictionary in it
     life.py       its rules: when it is loaded, locked, saved, renewed, moved, gone
+    limits.py     when a session ends
     stored.py     one id and what the store has under it
     store.py      Store, Hold, Record: what a backend must do
+    record.py     Record: a session as it is stored
     facts.py      Facts: what a backend says it can, and cannot
     backends/     one file each; file.py is the one to read first
     errors.py     what can go wrong, told apart
@@ -48,7 +50,8 @@ from .errors import (
     UnstorableValue,
 )
 from .facts import Facts
-from .response import set_response_cookie
+from .record import Record
+from .response import cookie_name, expire, set_response_cookie
 from .session import (
     CookieSession,
     FileSession,
@@ -59,18 +62,9 @@ from .session import (
     Session,
 )
 from .startup import close_stores, describe, install, open_stores, ping
-from .store import Hold, Record, Store
+from .store import Hold, Store
 from .stored import StoreHTTPError
-from .tool import (
-    SessionTool,
-    close,
-    cookie_name,
-    expire,
-    init,
-    reference,
-    save,
-    session_lock,
-)
+from .tool import SessionTool, close, init, reference, save, session_lock
 
 __all__ = [
     "ConfigError",

@@ -15,9 +15,10 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
-from . import codec
+from . import codec, limits
 from .errors import SessionClosed, Unreadable
-from .store import Record, Store, log, reference
+from .record import Record, reference
+from .store import Store, log
 from .stored import Stored
 from .values import Values
 
@@ -132,7 +133,7 @@ class Life(Values):
             # browser would put it over the new one, and a visitor who has just signed in would be signed out.
             self._moved = self._arrived <= record.created + _MOVED_SLACK
             self._forget(stored)
-        elif self._expired(record):
+        elif limits.expired(record, self.store.clock(), self.lifetime):
             self._log("expired")
             if stored.held:  # else another request may just be renewing it, and the cleaner will come
                 stored.delete()
@@ -155,11 +156,6 @@ class Life(Values):
         self._missing = not self._gone
         self._stored = None
         self._data = {}
-
-    def _expired(self, record: Record) -> bool:
-        """Both limits hold whatever the browser does with its cookie (rule 16, ASVS 7.3.1 and 7.3.2)."""
-        now = self.store.clock()
-        return now >= record.deadline or (self.lifetime is not None and now >= record.created + self.lifetime * 60)
 
     # ---------------------------------------------------------------- save and let go
 
@@ -222,7 +218,7 @@ class Life(Values):
             raise SessionClosed("a session cannot begin in a streamed body: its cookie would have had to go before it")
         now = self.store.clock()
         stored = self._new(self._next_id or self.generate_id())
-        stored.create(Record(data, now, self._deadline(now, now)))
+        stored.create(Record(data, now, limits.deadline(now, now, self.timeout, self.lifetime)))
         self._become(stored)
         self._log("created")
 
@@ -232,7 +228,7 @@ class Life(Values):
             raise SessionClosed("a session cannot get a new id in a streamed body: its cookie has gone before it")
         now = self.store.clock()
         new = self._new(id)
-        new.create(Record(data, before.created, self._deadline(before.created, now)))
+        new.create(Record(data, before.created, limits.deadline(before.created, now, self.timeout, self.lifetime)))
         if old.overwrite(Record(b"", now, now + _MOVED_SECONDS)):
             self._log("moves to a new id")
             self._become(new)
@@ -250,20 +246,16 @@ class Life(Values):
 
     def _update(self, data: bytes, stored: Stored, before: Record) -> None:
         """Write if the values changed, or a tenth of the timeout has passed since the deadline was set (rule 7)."""
-        now = self.store.clock()
-        deadline = self._deadline(before.created, now)
-        # Counted back from the deadline, so that nothing else has to be stored. At the absolute limit it stands still.
-        renewed_at = before.deadline - self.timeout * 60
-        renew = abs(now - renewed_at) >= self.timeout * 6 and abs(deadline - before.deadline) > 0.001
-        if data == before.data and not renew:
+        renewed = limits.renewed(before, self.store.clock(), self.timeout, self.lifetime)
+        if data == before.data and renewed is None:
             self._log("unchanged")
-        elif not stored.overwrite(Record(data, before.created, deadline if renew else before.deadline)):
+        elif not stored.overwrite(Record(data, before.created, renewed or before.deadline)):
             self._lose(stored)
         else:
-            if renew:
+            if renewed:
                 self.cookie = self.cookie or "renewed"
             self._check_cookie(stored)
-            self._log("saved and renewed" if renew else "saved")
+            self._log("saved and renewed" if renewed else "saved")
 
     def _check_cookie(self, stored: Stored) -> None:
         """Where the cookie is the store, it has changed with what is in it."""
@@ -276,7 +268,3 @@ class Life(Values):
         """The session was deleted while this request used it. What it wrote is not stored: that would revive it."""
         log.info("session %s was deleted meanwhile; nothing was saved", reference(stored.key))
         self._gone = True
-
-    def _deadline(self, created: float, now: float) -> float:
-        idle = now + self.timeout * 60
-        return idle if self.lifetime is None else min(idle, created + self.lifetime * 60)

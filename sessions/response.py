@@ -72,3 +72,19 @@ def set_response_cookie(
         httponly=httponly,
         samesite=samesite,
     )
+
+
+def expire() -> None:
+    """End the session: destroy what is stored, now, and expire the browser's cookie. CherryPy's own leaves the data in
+    the store, so that whoever kept the cookie is still signed in (ASVS 7.4.1)."""
+    session = cherrypy.serving.session
+    session.delete()
+    if isinstance(session, Session):
+        tell_browser(session)  # also where the handler fails after this
+    else:
+        cherrypy.lib.sessions.expire()
+
+
+def cookie_name() -> str:
+    """The name of the session's cookie for this request, whether or not the page uses the session."""
+    return str(cherrypy.serving.request.config.get("tools.sessions.name", "session_id"))

@@ -9,7 +9,8 @@ import cherrypy
 
 from . import codec
 from .errors import StoreError, TooLarge, Unreadable
-from .store import Hold, Record, Store, log, reference
+from .record import Record, reference
+from .store import Hold, Store, log
 
 T = TypeVar("T")
 _ASIDE_TIMEOUT = 10.0  # seconds

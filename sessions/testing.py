@@ -32,7 +32,8 @@ import pytest
 from . import codec
 from .errors import LockTimeout, TooLarge
 from .locks import waiting
-from .store import Record, Store
+from .record import Record
+from .store import Store
 
 Factory = Callable[[], Store]
 

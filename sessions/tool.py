@@ -224,17 +224,6 @@ close.failsafe = True  # type: ignore[attr-defined]
 close.priority = 90  # type: ignore[attr-defined]
 
 
-def expire() -> None:
-    """End the session: destroy what is stored, now, and expire the browser's cookie. CherryPy's own leaves the data in
-    the store, so that whoever kept the cookie is still signed in (ASVS 7.4.1)."""
-    session = cherrypy.serving.session
-    session.delete()
-    if isinstance(session, Session):
-        tell_browser(session)  # also where the handler fails after this
-    else:
-        cherrypy.lib.sessions.expire()
-
-
 def session_lock() -> AbstractContextManager[Session]:
     """Hold this request's session for a block: load it afresh, save it at the end, whatever `locking` says.
 
@@ -253,11 +242,6 @@ def session_lock() -> AbstractContextManager[Session]:
     if not isinstance(session, Session):
         raise SessionError("session_lock() needs tools.sessions.on, with a storage class of this package")
     return session.lock()
-
-
-def cookie_name() -> str:
-    """The name of the session's cookie for this request, whether or not the page uses the session."""
-    return str(cherrypy.serving.request.config.get("tools.sessions.name", "session_id"))
 
 
 def reference(id: str) -> str:

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigError, TooLarge, Unreadable
 from ..facts import Facts
-from ..store import Record, Store, log, reference
+from ..record import Record, reference
+from ..store import Store, log
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet

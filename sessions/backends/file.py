@@ -17,7 +17,8 @@ from typing import ParamSpec, TypeVar
 from ..errors import ConfigError, Unavailable, Unreadable
 from ..facts import Facts
 from ..locks import poll
-from ..store import Hold, Record, Store, log, reference
+from ..record import Record, reference
+from ..store import Hold, Store, log
 from .journal import NEW, UNREADABLE, Journal
 
 P = ParamSpec("P")

@@ -17,7 +17,8 @@ from typing import Any
 from ..errors import ConfigError, Unavailable
 from ..facts import Facts
 from ..locks import FairLocks
-from ..store import Record, Store
+from ..record import Record
+from ..store import Store
 
 _STEP_TIMEOUT = 10.0  # seconds for a load and a save of the site's
 

@@ -24,7 +24,8 @@ import stat
 from dataclasses import replace
 
 from ..errors import Unreadable
-from ..store import Record, log, reference
+from ..record import Record, reference
+from ..store import log
 
 GROWN = 8192  # bytes of a journal that are still cheaper to read than to rewrite
 UNREADABLE = ".unreadable"  # what the name of a file that was set aside ends with

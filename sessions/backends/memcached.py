@@ -22,7 +22,8 @@ from typing import ClassVar
 from ..errors import ConfigError, TooLarge, Unavailable, Unreadable
 from ..facts import Facts
 from ..locks import poll
-from ..store import Hold, Record, Store, log, reference
+from ..record import Record, reference
+from ..store import Hold, Store, log
 from .memcached_hold import MemcachedHold, item, to_get
 from .memcached_server import Reply, Server
 

@@ -15,7 +15,8 @@ import time
 from typing import TYPE_CHECKING
 
 from ..errors import Unavailable
-from ..store import Hold, Record, log, reference
+from ..record import Record, reference
+from ..store import Hold, log
 from .memcached_server import Reply
 
 if TYPE_CHECKING:

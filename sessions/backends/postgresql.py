@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, Unavailable
 from ..facts import Facts
-from ..store import Hold, Record, Store
+from ..record import Record
+from ..store import Hold, Store
 
 if TYPE_CHECKING:
     from .pglink import Link, Links

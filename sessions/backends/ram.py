@@ -16,7 +16,8 @@ import zc.lockfile
 
 from ..errors import ConfigError, Unavailable, Unreadable
 from ..facts import Facts
-from ..store import Record, Store, log
+from ..record import Record
+from ..store import Store, log
 
 _END = b"end of snapshot"
 

@@ -1,0 +1,56 @@
+"""A session as it is stored, and as one line of text."""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+
+from .errors import Unreadable
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A session as it is stored. Times are epoch seconds in UTC.
+
+    Attributes:
+        data: the session's values as `codec.encode` made them: one line of ASCII.
+            Empty for a session that has moved to another key (see `Session.regenerate`).
+        created: when the session began; the absolute limit counts from here.
+        deadline: when it ends if nobody renews it.
+    """
+
+    data: bytes
+    created: float
+    deadline: float
+
+    def pack(self, key: str) -> bytes:
+        """The whole record as one line of ASCII, for stores that keep a text or some bytes under a key.
+
+        It begins with a checksum that takes in the key, so that a torn, flipped or misplaced record is noticed. The
+        checksum is no signature: who can write to the store can write sessions.
+        """
+        body = b"%r %r %b" % (self.created, self.deadline, self.data)
+        return b"%08x %b" % (zlib.crc32(body, zlib.crc32(key.encode())), body)
+
+    @classmethod
+    def unpack(cls, key: str, line: bytes) -> Record:
+        """The record that `pack` made a line of.
+
+        Raises:
+            Unreadable: the line is not whole, or not of this key.
+        """
+        try:
+            checksum, body = line.split(b" ", 1)
+            if int(checksum, 16) != zlib.crc32(body, zlib.crc32(key.encode())):
+                raise Unreadable("the checksum does not match")
+            created, deadline, data = body.split(b" ", 2)
+            return cls(data, float(created), float(deadline))
+        except Unreadable:
+            raise
+        except ValueError as error:
+            raise Unreadable("not a session record") from error
+
+
+def reference(key: str) -> str:
+    """A short name of a session for logs and pages. It is taken from the hash, so nobody can make the id of it."""
+    return key[-64:][:8]
