@@ -57,8 +57,7 @@ def create_app(profile: str | None = None, config: Source = None) -> cherrypy.Ap
     other server. The account `ada` exists only when the environment holds DEMO_PASSWORD.
     Raises StartError, or sessions.ConfigError for an option of the session tool.
     """
-    settings, profiles = load_settings(profile, config, os.environ), session_options(config, os.environ)
-    return build(settings, profiles, os.environ.get("DEMO_PASSWORD"))
+    return build(load_settings(profile, config, os.environ), {}, os.environ.get("DEMO_PASSWORD"))
 
 
 def build(
@@ -82,9 +81,7 @@ def build(
     config = {section: dict(options) for section, options in settings.items() if section.startswith("/")}
     config["/"].update(site.error_pages())
     app = cherrypy.Application(root, "", config)
-    # A request that is refused while CherryPy still reads its headers has no configuration yet; it asks its class.
-    early = {"error_page": {"default": site.error_page}, "show_tracebacks": False}
-    app.request_class = type("Request", (app.request_class,), early)
+    app.request_class = site.Request
     # In front of CherryPy's own first layer, which answers by itself when everything else has failed.
     app.wsgiapp.pipeline.insert(0, ("headers", SiteHeaders))
     sessions.open_stores(app)
@@ -155,8 +152,9 @@ def run(options: argparse.Namespace) -> None:
         cherrypy.config.update({"engine.autoreload.on": False})
     cherrypy.engine.autoreload.files.update(str(Path(name).resolve()) for name in (SITE_CONF, options.config) if name)
 
-    profiles = session_options(options.config, environ)
+    profiles: Sections = {}  # which other profiles could run here is for the one who tries the site out to know
     if server.local:
+        profiles = session_options(options.config, environ)
         if settings["/"].get("tools.sessions.secret") == "":
             settings["/"]["tools.sessions.secret"] = development_secret()
         for others in profiles.values():

@@ -22,7 +22,8 @@ class Backends:
     """GET /backends. It shows what each backend declares of itself, and touches no session.
 
     Args:
-        profiles: the session options of each profile, without `tools.sessions.`, as they would be used here.
+        profiles: the session options of each profile, without `tools.sessions.`, as they would be used here. It opens
+            the store of each for a moment; empty for a site that others visit.
     """
 
     lesson = site.Lesson("/backends", "Backends", "Six places to hang a coat, and what each of them is good for.")

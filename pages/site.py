@@ -12,7 +12,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import cherrypy
 import jinja2
@@ -200,6 +200,23 @@ def error_page(status: str, message: str, traceback: str, version: str) -> bytes
         cherrypy.log("The error page failed.", context="PAGES", severity=40, traceback=True)
         cherrypy.response.headers["Content-Type"] = "text/plain;charset=utf-8"
         return f"{status}\n{title}. {advice}\n".encode()
+
+
+class Request(sessions.LenientRequest):
+    """A request to this site.
+
+    One that is refused while CherryPy still reads its headers has no configuration yet and asks its class for the error
+    page. One without a length has no body (RFC 9112 section 6.3); CherryPy would answer a POST like that with 411.
+    """
+
+    error_page: ClassVar[dict[str, Any]] = {"default": error_page}
+    show_tracebacks = False
+
+    def process_headers(self) -> None:
+        """Read the headers."""
+        super().process_headers()
+        if "Content-Length" not in self.headers and "Transfer-Encoding" not in self.headers:
+            self.headers["Content-Length"] = "0"
 
 
 def _one_range_at_most() -> None:

@@ -7,6 +7,7 @@ never as parts of the statement.
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 from contextlib import closing
@@ -14,11 +15,19 @@ from pathlib import Path
 
 
 def _database() -> closing[sqlite3.Connection]:
-    folder = Path(os.environ.get("STORAGE_PATH") or Path(__file__).parent.parent / "var")
+    path = _made(Path(os.environ.get("STORAGE_PATH") or Path(__file__).parent.parent / "var"))
+    return closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True, timeout=5, isolation_level=None))
+
+
+@functools.cache
+def _made(folder: Path) -> Path:
+    """Make the database, once: one that is gone later is an error, and not an empty one."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = sqlite3.connect(folder / "sessions.sqlite", timeout=5, isolation_level=None)
-    database.execute("CREATE TABLE IF NOT EXISTS session_data (sessionId TEXT PRIMARY KEY, sessionData TEXT NOT NULL)")
-    return closing(database)
+    path = folder.resolve() / "sessions.sqlite"
+    with closing(sqlite3.connect(path, timeout=5)) as made:
+        path.chmod(0o600)
+        made.execute("CREATE TABLE IF NOT EXISTS session_data (sessionId TEXT PRIMARY KEY, sessionData TEXT NOT NULL)")
+    return path
 
 
 def load(id: str) -> str | None:

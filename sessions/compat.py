@@ -33,6 +33,7 @@ def attach(options: Mapping[str, Any], priority: float) -> None:
         hooks.attach("before_request_body", _lock, priority=60)
     hooks.attach("before_finalize", theirs.save)
     hooks.attach("before_finalize", _guard_cookie, priority=90, name=conf.get("name", "session_id"), samesite=samesite)
+    hooks.attach("after_error_response", _guard_cookie, name=conf.get("name", "session_id"), samesite=samesite)
     hooks.attach("on_end_request", theirs.close)
 
 

@@ -62,3 +62,8 @@ class SessionClosed(SessionError, RuntimeError):
 
 class ConfigError(SessionError, ValueError):
     """An option is unknown, missing or has a value it cannot have. One line that names it and what to do."""
+
+
+class CannotCount(NotImplementedError, TypeError):
+    """The backend cannot count its sessions. It is a TypeError too, because `list(cherrypy.session)` asks for the
+    length as a hint, and goes on without one only after a TypeError."""

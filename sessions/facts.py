@@ -26,6 +26,7 @@ class Facts:
         locking: how two requests on one session are kept apart.
         cleaning: what becomes of expired sessions.
         outage: what happens while the store is down.
+        needs: what has to be there for it.
         cannot: what this backend cannot do; empty if there is no such thing.
     """
 
@@ -41,4 +42,5 @@ class Facts:
     locking: str
     cleaning: str = "A thread of the site removes them every few minutes, a batch at a time."
     outage: str
+    needs: str = "Nothing."
     cannot: str = ""

@@ -62,9 +62,10 @@ def set_response_cookie(
         timeout: minutes until the browser drops it; None or 0: it ends with the browser.
     """
     session = cherrypy.serving.session
+    id = session.id  # asks the store first: a cookie session has no value before, and a stranger's id is not repeated
     set_cookie(
         name,
-        getattr(session, "cookie_value", "") or session.id,
+        getattr(session, "cookie_value", "") or id,
         path=_cookie_path(path, path_header),
         domain=domain,
         max_age=round(timeout * 60) if timeout else None,

@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
-from .errors import Unreadable
+from .errors import CannotCount, Unreadable
 from .facts import Facts
 from .locks import FairLocks
 from .record import Record, reference
@@ -89,7 +89,8 @@ class Hold:
         self._store.delete(self._key)
 
     def _set_aside(self) -> None:
-        self._delete()
+        assert self._store is not None, "the hold was released"  # noqa: S101 -- a programming error, not input
+        self._store.set_aside(self._key)
 
     def _unlock(self) -> None:
         pass
@@ -135,8 +136,8 @@ class Store(ABC):
         try:
             return Hold(self, key, self.load(key))
         except Unreadable as error:
-            log.warning("unreadable record of session %s removed: %s", reference(key), error)
-            self.delete(key)
+            log.warning("unreadable record of session %s set aside: %s", reference(key), error)
+            self.set_aside(key)
             return Hold(self, key, None)
 
     @abstractmethod
@@ -160,6 +161,10 @@ class Store(ABC):
     def delete(self, key: str) -> None:
         """Destroy the record of `key`, held or not. A key that is not there is no error."""
 
+    def set_aside(self, key: str) -> None:
+        """Take an unreadable record out of the way. Whoever has a place for it keeps a copy there."""
+        self.delete(key)
+
     @abstractmethod
     def purge(self, limit: int) -> int:
         """Remove up to `limit` records whose deadline has passed, and what they left behind; how many it were.
@@ -173,7 +178,7 @@ class Store(ABC):
         Raises:
             NotImplementedError: the backend cannot count.
         """
-        raise NotImplementedError(f"{type(self).__name__} cannot count its sessions")
+        raise CannotCount(f"{type(self).__name__} cannot count its sessions")
 
     def ping(self) -> None:
         """Do nothing if the store answers.

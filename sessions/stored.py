@@ -106,7 +106,8 @@ class Stored:
             return ask(method, *key, record)
         except StoreHTTPError as error:
             if isinstance(error.__cause__, TooLarge):
-                log.warning("the largest values of session %s: %s", reference(self.key), codec.sizes(record.data))
+                error.__cause__.args = (f"{error.__cause__}; its largest values: {codec.sizes(record.data)}",)
+                log.warning("session %s is too large: %s", reference(self.key), error.__cause__)
             raise
 
     def delete(self) -> None:

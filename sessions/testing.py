@@ -360,7 +360,7 @@ class StoreContract:
             store.create(key, a_record(deadline=NOW + 10))
         self.damage(store, keys[4])
         clock.now = NOW + 50
-        store.purge(100)
+        assert store.purge(100) <= (10 if store.facts.purges else 0)
         if store.facts.purges:
             assert [store.load(key) for key in keys if key != keys[4]] == [None] * 9
 

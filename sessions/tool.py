@@ -6,7 +6,8 @@
     before_finalize        save      saves it if it changed, lets go, sets the cookie
     on_end_resource                  saves it before an internal redirect, which goes another way
     before_error_response  fail      the handler failed: lets go without saving
-    on_end_request         close     once more, for whatever went another way
+    after_error_response   tell      sets the cookie that was due all the same
+    on_end_request         end       once more, for whatever went another way
 """
 
 from __future__ import annotations
@@ -63,7 +64,6 @@ class SessionTool(cherrypy._cptools.Tool):
         if conf.get("locking") == "early":
             hooks.attach("before_request_body", _lock, priority=priority + 10)
         hooks.attach("before_finalize", save)
-        hooks.attach("on_end_request", close)
 
     def regenerate(self) -> None:
         """Give the session of this request a new id; see `Session.regenerate`."""
@@ -97,7 +97,7 @@ def init(
     request = cherrypy.serving.request
     if hasattr(request, "session_settings"):
         return
-    close()  # what an earlier request in this thread has left, if its server never closed the answer (PEP 3333)
+    end()  # what an earlier request in this thread has left, if its server never closed the answer (PEP 3333)
     options = dict(
         kwargs, storage_type=storage_type, path=path, path_header=path_header, name=name, timeout=timeout,
         domain=domain, secure=secure, clean_freq=clean_freq,
@@ -115,6 +115,7 @@ def init(
         arrived=cherrypy.serving.response.time,
         debug=settings.debug,
     )
+    request.hooks.attach("on_end_request", end)
     session.on_first_use = _attach_the_rest
 
 
@@ -123,6 +124,7 @@ def _attach_the_rest() -> None:
     hooks = cherrypy.serving.request.hooks
     hooks.attach("on_end_resource", save_for_the_next_page)
     hooks.attach("before_error_response", fail)
+    hooks.attach("after_error_response", tell)
 
 
 def _resolve(app: Any, options: Mapping[str, Any]) -> tuple[Settings, Store]:
@@ -198,15 +200,14 @@ save_for_the_next_page.failsafe = True  # type: ignore[attr-defined]
 
 
 def fail() -> None:
-    """Let go of the session after an unexpected error. What an early release or a session_lock() block has saved stays,
-    so the browser must learn of an id that is new since then: the old one is dead."""
+    """Let go of the session after an unexpected error. What an early release or a session_lock() block has saved
+    stays."""
     session = getattr(cherrypy.serving, "session", None)
     if isinstance(session, Session):
         try:
             session.discard()
         finally:
             session.seal()
-            tell_browser(session)
 
 
 fail.failsafe = True  # type: ignore[attr-defined]
@@ -217,11 +218,29 @@ def close() -> None:
     """Let go of the session without saving it. After `save` there is nothing left to do."""
     session = getattr(cherrypy.serving, "session", None)
     if isinstance(session, Session):
+        session.discard()
+
+
+def tell() -> None:
+    """Tell the browser about its session in the answer to an unexpected error: an id that was saved before is new, and
+    the old one is dead. Not before that answer is made: making it removes headers."""
+    session = getattr(cherrypy.serving, "session", None)
+    if isinstance(session, Session):
+        tell_browser(session)
+
+
+tell.failsafe = True  # type: ignore[attr-defined]
+
+
+def end() -> None:
+    """The request is over: let go of whatever is left."""
+    session = getattr(cherrypy.serving, "session", None)
+    if isinstance(session, Session):
         session.end()
 
 
-close.failsafe = True  # type: ignore[attr-defined]
-close.priority = 90  # type: ignore[attr-defined]
+end.failsafe = True  # type: ignore[attr-defined]
+end.priority = 90  # type: ignore[attr-defined]
 
 
 def session_lock() -> AbstractContextManager[Session]:

@@ -104,6 +104,22 @@ class Pages:
         cherrypy.session.setdefault("list", []).append(1)
         return str(len(cherrypy.session["list"]))
 
+    @cherrypy.expose
+    def listed(self) -> str:
+        return json.dumps([list(cherrypy.session), sorted(cherrypy.session)])
+
+    @cherrypy.expose
+    def cookie_by_hand(self) -> str:
+        sessions.set_response_cookie()
+        return "set"
+
+    @cherrypy.expose
+    def closed_by_hand(self) -> str:
+        count()
+        sessions.save()
+        sessions.close()
+        return "closed"
+
     # --- order
 
     @cherrypy.expose

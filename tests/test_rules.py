@@ -15,13 +15,14 @@ import re
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -522,6 +523,32 @@ def test_10_the_headers_of_the_page_itself_win(known: Visitor) -> None:
     assert (answer.headers["vary"], answer.headers["cache-control"]) == ("Accept, Cookie", "no-store")
 
 
+def test_10_a_cookie_set_by_hand_leads_to_the_same_session_and_never_repeats_a_strangers_id(
+    server: Server, known: Visitor
+) -> None:
+    assert known.get("/cookie_by_hand").headers["vary"] == "Cookie"
+    assert known.get("/read").text == "1"
+    stranger = server.visitor(session_id="A" * 43)
+    stranger.get("/cookie_by_hand")
+    assert session_id(stranger) != "A" * 43
+
+
+@pytest.mark.parametrize("mode", ["", "/explicit"])
+def test_10_an_error_page_of_a_touched_session_varies_by_cookie(known: Visitor, mode: str) -> None:
+    answer = known.get(f"{mode}/boom")
+    assert (answer.status, answer.headers["vary"]) == (500, "Cookie")
+
+
+def test_10_the_hooks_can_be_called_by_hand(known: Visitor) -> None:
+    assert known.get("/closed_by_hand").text == "closed"
+    assert known.get("/read").text == "2"
+
+
+def test_10_the_keys_can_be_iterated_over_on_every_backend(known: Visitor) -> None:
+    known.get("/put?name=a&value=b")
+    assert known.get("/listed").json == [["n", "a"], ["a", "n"]]
+
+
 # ---------------------------------------------------------------- 11: what saves
 
 
@@ -579,12 +606,27 @@ def test_13_an_unreadable_record_is_set_aside_logged_once_and_the_visitor_begins
     assert server.output().count(f"unreadable record of session {key[:8]}") == 1
 
 
-@pytest.mark.parametrize("backend", ["file"], indirect=True)
-@pytest.mark.parametrize("path", ["/read", "/count", "/explicit/read", "/explicit/count", "/redirect"])
-def test_15_a_store_that_does_not_answer_is_a_503_and_the_session_is_there_afterwards(
+@pytest.mark.parametrize("backend", ["functions"], indirect=True)
+@pytest.mark.parametrize("path", ["/count", "/explicit/count"])
+def test_13_an_unreadable_record_of_the_functions_is_kept_under_another_name(
     server: Server, known: Visitor, path: str
 ) -> None:
-    storage = server.folder / "sessions"
+    key = hashlib.sha256(session_id(known).encode()).hexdigest()
+    with closing(sqlite3.connect(server.folder / "sessions.sqlite", isolation_level=None)) as database:
+        damage = "UPDATE session_data SET sessionData = 'x' || sessionData WHERE sessionId LIKE ?"
+        assert database.execute(damage, (f"%{key}",)).rowcount == 1
+        assert known.get(path).text == "1"
+        kept = "SELECT count(*) FROM session_data WHERE sessionId LIKE 'unreadable:%' || ?"
+        assert database.execute(kept, (key,)).fetchone() == (1,)
+    assert server.output().count(f"unreadable record of session {key[:8]}") == 1
+
+
+@pytest.mark.parametrize("backend", ["file", "functions"], indirect=True)
+@pytest.mark.parametrize("path", ["/read", "/count", "/explicit/read", "/explicit/count", "/redirect"])
+def test_15_a_store_that_does_not_answer_is_a_503_and_the_session_is_there_afterwards(
+    server: Server, backend: str, known: Visitor, path: str
+) -> None:
+    storage = server.folder / ("sessions" if backend == "file" else "sessions.sqlite")
     storage.rename(server.folder / "unmounted")
     try:
         answer = known.get(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 from urllib.parse import urlencode
 
@@ -209,3 +211,14 @@ def test_without_its_folder_the_store_is_away_and_then_the_session_is_there_agai
 def assert_away(answer: Answer, *, json: bool) -> None:
     assert answer.status == 503 and int(answer.headers["retry-after"]) > 0 and answer.set_cookie == []
     assert answer.json["status"] == 503 if json else "<h1>Back in a moment</h1>" in answer.text
+
+
+def test_a_post_without_a_body_needs_no_length(known: Witness) -> None:
+    """curl -X POST sends none (RFC 9112 section 6.3)."""
+    place = urlsplit(known.url)
+    with closing(HTTPConnection(str(place.hostname), place.port)) as connection:
+        connection.putrequest("POST", "/counter/reset")
+        connection.putheader("Cookie", f"session_id={known.cookies['session_id']}")
+        connection.endheaders()
+        assert connection.getresponse().status == 303
+    assert known.count() == 1

@@ -75,6 +75,7 @@ class CookieStore(Store):
         locking="A fair queue among the threads of a process; between processes the last answer wins.",
         cleaning="There is nothing to clean: both limits are checked whenever a cookie comes in.",
         outage="It is never down while the site is up. Without the secret all sessions are lost.",
+        needs="A secret, and the package cryptography.",
         cannot="CookieSession cannot revoke or lock across processes, and cannot resist replay: a copy of an old "
         "cookie works until it expires.",
     )

@@ -65,6 +65,7 @@ class FileStore(Store):
         locking="A fair queue among the threads of a process; between processes the lock of the file, which the kernel "
         "drops with the process that held it.",
         outage="A folder that is full, gone or forbidden: 503 until it is back, and no session is lost.",
+        needs="A folder that the site may write.",
         cannot="FileSession cannot be shared by several machines: do not trust file locks over a network.",
     )
 

@@ -48,6 +48,7 @@ class FunctionStore(Store):
         locking="A fair queue among the threads of a process; between processes the last save wins.",
         cleaning="An expired session is removed when its cookie comes again; the rest is for the site to clean.",
         outage="A function that raises an error: 503 until it does not, and no session is lost.",
+        needs="Two functions of the site.",
         cannot="FunctionSession cannot lock across processes: two functions give it no means to.",
     )
 
@@ -93,6 +94,12 @@ class FunctionStore(Store):
                 _call(self._save, key, "")
         finally:
             self._steps.release(key)
+
+    def set_aside(self, key: str) -> None:
+        data = _call(self._load, key)
+        if data:
+            _call(self._save, f"unreadable:{key}", data)
+        self.delete(key)
 
     def purge(self, limit: int) -> int:
         return 0

@@ -66,6 +66,7 @@ class MemcachedStore(Store):
         cleaning="The server drops each session when its time is over.",
         outage="Sessions of a server that does not answer: 503 within two seconds; those of the other servers go on. "
         "After a restart of the server they are gone.",
+        needs="A Memcached server, 1.6 or newer, and the package pymemcache.",
         cannot="MemcachedSession may evict: the server drops sessions when its memory is full or it restarts.",
     )
 

@@ -106,6 +106,7 @@ class PostgresqlStore(Store):
         locking="A fair queue among the threads of a process; between processes a row lock, which the server drops "
         "with the connection that held it.",
         outage="503 while the server does not answer, after seconds at most; no session is lost.",
+        needs="A PostgreSQL database, and the packages psycopg and psycopg_pool.",
         cannot="PostgresqlSession cannot end a session at once that another request holds: it waits for that request, "
         "10 seconds at most.",
     )
