@@ -34,7 +34,7 @@ pip_install = $(BIN)/python -m pip --disable-pip-version-check install --quiet -
 
 help:
 	@echo 'make run          serve http://127.0.0.1:8080 (HOST=, PORT=, PROFILE=)'
-	@echo 'make test         run every test              (ARGS="-k counter")'
+	@echo 'make test         run every test              (ARGS="tests/test_rules.py -k counter")'
 	@echo 'make check        lint and check types'
 	@echo 'make screenshots  take the pictures of the README from the running site'
 	@echo 'make services     start Memcached and PostgreSQL for development; make services-stop ends them'
@@ -44,7 +44,7 @@ run: .venv/run.stamp
 	@exec $(BIN)/python app.py $(ARGS)
 
 test: .venv/test.stamp chromium servers
-	@exec $(BIN)/python -m pytest tests $(ARGS)
+	@exec $(BIN)/python -m pytest $(ARGS)
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .

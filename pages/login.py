@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
 from collections.abc import Mapping
 from urllib.parse import quote
 
@@ -19,6 +20,9 @@ HOME = "/account"
 _LOCAL_PATH = re.compile(r"/(?![/\\])[^\x00-\x1f\x7f]{0,2000}")
 
 
+_TURN_SECONDS = 5.0
+
+
 class Accounts:
     """Who may sign in: user names and the argon2id hashes of their passwords, made once at the start."""
 
@@ -26,18 +30,24 @@ class Accounts:
         """Take the passwords by user name, and keep only their hashes."""
         self._hasher = argon2.PasswordHasher()
         self._hashes = {name: self._hasher.hash(password) for name, password in passwords.items()}
+        # Each verification takes 64 MB and a core for a while, by design: not as many at once as there are threads.
+        self._turn = threading.BoundedSemaphore(2)
         self._nobody = self._hasher.hash(secrets.token_urlsafe())
 
     def verify(self, username: str, password: str) -> bool:
         """Tell whether the password is this user's.
 
         An unknown name costs the same one verification, so that the time of the answer does not tell which names
-        exist (OWASP ASVS 5.0, 6.3.8).
+        exist (OWASP ASVS 5.0, 6.3.8). Raises HTTPError 503 when too many sign in at once.
         """
+        if not self._turn.acquire(timeout=_TURN_SECONDS):
+            raise cherrypy.HTTPError(503, "Many people are signing in just now. Please try again in a moment.")
         try:
             self._hasher.verify(self._hashes.get(username, self._nobody), password)
         except argon2.exceptions.VerifyMismatchError:
             return False
+        finally:
+            self._turn.release()
         return username in self._hashes
 
 

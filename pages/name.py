@@ -6,6 +6,8 @@ import cherrypy
 
 from pages import site
 
+_LONGEST = 10_000  # characters; generous for a name, and what a stranger may make us keep
+
 
 class Name:
     """GET /name asks for a first and a last name; with both, by POST or in the query, they are kept: 303 /hello."""
@@ -16,7 +18,7 @@ class Name:
     @cherrypy.expose
     @cherrypy.tools.guard(methods=["GET", "POST"])
     def index(self, first: object = None, last: object = None) -> bytes:
-        """Show the form, or keep the names. A missing or blank one is 400, and what was typed stays in the form."""
+        """Show the form, or keep the names. A missing or endless one is 400, and what was typed stays in the form."""
         site.no_store()
         if cherrypy.request.method != "POST" and first is None and last is None:
             return self._form(known_name(), errors={})
@@ -25,9 +27,14 @@ class Name:
             "first": site.text_field("first", first or "").strip(),
             "last": site.text_field("last", last or "").strip(),
         }
-        missing = {field: f"Please fill in your {field} name." for field, text in typed.items() if not text}
-        if missing:
-            return self._form(typed, missing)
+        wrong = {field: f"Please fill in your {field} name." for field, text in typed.items() if not text}
+        wrong |= {
+            field: f"Your {field} name has {len(text)} characters; {_LONGEST} is the most we keep."
+            for field, text in typed.items()
+            if len(text) > _LONGEST
+        }
+        if wrong:
+            return self._form(typed, wrong)
         cherrypy.session.update(typed)
         site.redirect("/hello")
 

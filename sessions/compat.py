@@ -5,6 +5,7 @@ Such a class keeps its own rules, and CherryPy's hooks run it. What this package
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -13,6 +14,7 @@ import cherrypy
 import cherrypy.lib.sessions as theirs
 
 from .cookies import is_https
+from .errors import ConfigError
 from .store import log
 
 _set_up: set[type] = set()
@@ -35,6 +37,17 @@ def attach(options: Mapping[str, Any], priority: float) -> None:
     hooks.attach("before_finalize", _guard_cookie, priority=90, name=conf.get("name", "session_id"), samesite=samesite)
     hooks.attach("after_error_response", _guard_cookie, name=conf.get("name", "session_id"), samesite=samesite)
     hooks.attach("on_end_request", theirs.close)
+
+
+def check(options: Mapping[str, Any]) -> None:
+    """Refuse at the start what CherryPy's FileSession would answer with a 500 at each visitor.
+
+    Raises:
+        ConfigError: it has no folder, or one that is not there.
+    """
+    folder = options.get("storage_path")
+    if issubclass(options["storage_class"], theirs.FileSession) and not (folder and os.path.isdir(folder)):
+        raise ConfigError(f"tools.sessions.storage_path is {folder!r}: CherryPy's FileSession needs an existing folder")
 
 
 def _init(**conf: Any) -> None:

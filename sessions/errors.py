@@ -17,7 +17,7 @@ class StoreError(SessionError):
     """
 
     status = 503
-    public = "The session store does not answer. Nothing is lost: please try again in a moment."
+    public = "The session store does not answer. Please try again in a moment."
     retry_after = 5
 
 

@@ -22,6 +22,9 @@ MAX_WAITING = 100
 """Threads of this process that may wait for sessions at once; one more is refused at once. It bounds what a visitor
 who opens a thousand requests on one busy session can cost everybody else."""
 
+MAX_WAITING_FOR_ONE = 40
+"""Of these, how many may wait for one session: the rest is for everybody else's."""
+
 
 class Waiting:
     """How many threads wait for a session right now, whichever store they wait in.
@@ -95,6 +98,8 @@ class FairLocks:
             if queue is None:
                 self._queues[key] = deque()
                 return
+            if len(queue) >= MAX_WAITING_FOR_ONE:
+                raise LockTimeout(f"{len(queue)} requests are waiting for this session already")
             waiter = _Waiter()
             queue.append(waiter)
         try:

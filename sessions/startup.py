@@ -10,7 +10,7 @@ from typing import Any
 
 import cherrypy
 
-from . import tool
+from . import compat, tool
 from .cookies import LenientRequest
 from .facts import Facts
 from .settings import Settings, is_cherrypy_class
@@ -72,7 +72,9 @@ def open_stores(app: cherrypy.Application) -> None:
         Unavailable: a store does not answer.
     """
     for options in _places(app):
-        if not is_cherrypy_class(options):
+        if is_cherrypy_class(options):
+            compat.check(options)
+        else:
             settings = Settings.parse(options)
             stores.open(app, settings.storage_class.store_class, settings.store, settings.name)
 

@@ -13,6 +13,7 @@ from typing import Any
 import cherrypy
 
 from . import locks
+from .store import log
 
 _CALM = 10.0  # seconds without a waiting thread before the added ones go
 
@@ -48,11 +49,21 @@ class SpareWorkers:
         while not self._stopped:
             woken = self._wake.wait(_CALM if added else None)
             self._wake.clear()
-            waiting = locks.waiting.count
-            wanted = -(-waiting // pool.min) * pool.min  # by whole pools: growing sleeps 0.1 s each time
-            if wanted > added:
-                pool.grow(wanted - added)
-                added = wanted
-            elif not woken and not waiting:
-                pool.shrink(added)
-                added = 0
+            try:
+                added = self._adjust(pool, added, woken)
+            except RuntimeError:  # the system gives no more threads; those that are there go on, and so does this one
+                log.exception("the pool of worker threads could not grow")
+
+    def _adjust(self, pool: Any, added: int, woken: bool) -> int:
+        """Bring the pool to what is needed now; how many threads it then has on top of its own."""
+        waiting = locks.waiting.count
+        size = int(pool.min)
+        wanted = -(-waiting // size) * size  # by whole pools: growing sleeps 0.1 s each time
+        if wanted > added:
+            pool.grow(wanted - added)
+            added = wanted
+        elif added and not woken and not waiting:
+            pool.shrink(0)  # forgets those that ended after the last time, whom cheroot would count against these
+            pool.shrink(added)
+            added = 0
+        return added

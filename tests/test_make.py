@@ -37,7 +37,7 @@ def test_make_alone_names_every_command() -> None:
 
 COMMANDS = {
     "run": "app.py --port 9000",
-    "test": "-m pytest tests -k counter",
+    "test": "-m pytest -k counter",
     "check": ".venv/bin/mypy",
     "screenshots": "-m tests.screenshots",
 }

@@ -28,6 +28,7 @@ _COOKIE = re.compile(r"([A-Za-z0-9_-]{20,200})\.([A-Za-z0-9_-]{100,4096})")
 _LONGEST = 4096  # bytes of name and value together that every browser takes (RFC 6265bis section 5.7)
 _ID_AND_DOT = 44
 _SECRET_LENGTH = 32
+_MOST_UNREAD = 16  # tokens kept unread while one request of their session takes its time
 _MAKE_ONE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
 
@@ -99,6 +100,8 @@ class CookieStore(Store):
             session = self._sessions.setdefault(key, _Session())
             session.users += 1
             session.unread.append(token)
+            if len(session.unread) > _MOST_UNREAD:
+                self._read_all(session, key)
         return id, key
 
     def cookie_value(self, id: str, key: str) -> str:
@@ -117,8 +120,7 @@ class CookieStore(Store):
             session = self._sessions.get(key)
             if session is None:
                 return None
-            while session.unread:
-                self._look_into(session, key, session.unread.pop())
+            self._read_all(session, key)
             return session.record
 
     def create(self, key: str, record: Record) -> None:
@@ -132,8 +134,8 @@ class CookieStore(Store):
             return False
         with self._mutex:
             session = self._sessions.get(key)
-            if session is None or session.dead:
-                return False
+            if session is None or session.record is None or not session.record.data:
+                return False  # deleted or moved since we looked
             token = self._seal(key, session.serial + 1, record) if record.data else ""
             session.serial, session.record, session.token = session.serial + 1, record, token
         return True
@@ -154,6 +156,10 @@ class CookieStore(Store):
         if size > _LONGEST:
             raise TooLarge(size, _LONGEST, "a session cookie")
         return token
+
+    def _read_all(self, session: _Session, key: str) -> None:
+        while session.unread:
+            self._look_into(session, key, session.unread.pop())
 
     def _look_into(self, session: _Session, key: str, token: str) -> None:
         """Adopt a token that came in if it is ours, and newer than what is here."""

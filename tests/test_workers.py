@@ -1,0 +1,71 @@
+"""The thread pool of CherryPy's server while requests wait for sessions."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+from cheroot.server import HTTPServer
+from cheroot.workers.threadpool import ThreadPool
+
+from sessions import locks, workers
+
+LONG = 30.0  # seconds that nothing here takes
+
+
+def wait_until(happened: Callable[[], bool]) -> None:
+    end = time.monotonic() + LONG
+    while not happened():
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPool]:
+    """A real pool of three threads, watched, and calm again after a twentieth of a second."""
+    monkeypatch.setattr(workers, "_CALM", 0.05)
+    server = HTTPServer(("127.0.0.1", 0), gateway=None)
+    pool = server.requests = ThreadPool(server, min=3)
+    pool.start()
+    monkeypatch.setattr(workers.cherrypy.server, "httpserver", server)
+    spare = workers.SpareWorkers()
+    spare.start()
+    yield pool
+    spare.stop()
+    pool.stop()
+
+
+def alive(pool: ThreadPool) -> int:
+    return sum(thread.is_alive() for thread in pool._threads)
+
+
+def test_the_pool_grows_while_threads_wait_and_shrinks_again_every_time(pool: ThreadPool) -> None:
+    for _ in range(4):
+        with locks.waiting.one_more(), locks.waiting.one_more(), locks.waiting.one_more(), locks.waiting.one_more():
+            wait_until(lambda: alive(pool) >= 3 + 4)
+        wait_until(lambda: alive(pool) == 3)
+
+
+def test_a_pool_that_cannot_grow_is_tried_again(pool: ThreadPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    grow, failures = pool.grow, [RuntimeError("can't start new thread")]
+
+    def grow_the_second_time(amount: int) -> None:
+        if failures:
+            raise failures.pop()
+        grow(amount)
+
+    monkeypatch.setattr(pool, "grow", grow_the_second_time)
+    with locks.waiting.one_more():
+        wait_until(lambda: not failures)
+        with locks.waiting.one_more():
+            wait_until(lambda: alive(pool) > 3)
+
+
+def test_one_session_cannot_take_every_place_in_the_queues(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "MAX_WAITING_FOR_ONE", 0)
+    busy = locks.FairLocks()
+    busy.acquire("one", 1)
+    with pytest.raises(locks.LockTimeout, match="waiting for this session already"):
+        busy.acquire("one", LONG)
+    busy.acquire("another", 1)
