@@ -10,6 +10,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -421,6 +422,43 @@ def test_a_full_disk_keeps_the_old_session_and_its_renewed_deadline(store: FileS
     assert save(store, key, 3)
     assert count_of(store.load(key)) == 3
     assert [name for name in session_files(store.root) if not name.endswith(".new")] == [key]
+
+
+@contextmanager
+def small_disk(path: Path) -> Iterator[bool]:
+    """A disk of a megabyte at `path`; False where this machine or user may not mount one."""
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(path)]
+    mounted = os.geteuid() == 0 and subprocess.run(mount, capture_output=True).returncode == 0
+    try:
+        yield mounted
+    finally:
+        if mounted:
+            subprocess.run(["umount", str(path)], check=True)  # noqa: S607 -- found where root finds it
+
+
+def test_a_disk_that_really_is_full_keeps_every_session_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    """Where no disk can be mounted, the limit on file sizes above is all there is."""
+    with small_disk(tmp_path) as mounted:
+        if not mounted:
+            return
+        store = open_store(tmp_path, Clock())
+        keys = [store.new_key() for _ in range(5)]
+        for key in keys:
+            store.create(key, a_record({"n": 1, "fill": "x" * 3000}))
+        with open(tmp_path / "filler", "wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
+            while True:
+                filler.write(b"x" * 4096)
+        with pytest.raises(Unavailable, match="No space"):
+            store.create(store.new_key(), a_record({"fill": "x" * 5000}))
+        with pytest.raises(Unavailable, match="No space"):
+            for n in range(100):
+                save(store, keys[0], n, fill=3000)
+        assert all(count_of(store.load(key)) == 1 for key in keys[1:])
+        assert store.load(keys[0]) is not None
+        (tmp_path / "filler").unlink()
+        assert save(store, keys[0], 7)
+        assert count_of(store.load(keys[0])) == 7
+        assert sorted(name for name in session_files(store.root) if not name.endswith(".new")) == sorted(keys)
 
 
 def test_a_sync_that_fails_keeps_the_old_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
