@@ -11,6 +11,7 @@ count two. When the last of them is over it is forgotten.
 from __future__ import annotations
 
 import base64
+import contextlib
 import re
 import threading
 from dataclasses import dataclass, field
@@ -169,7 +170,10 @@ class CookieStore(Store):
         serial, record, newest_secret = opened
         if serial > session.serial:
             session.serial, session.record = serial, record
-            session.token = token if newest_secret else self._seal(key, serial, record)
+            session.token = token
+            if not newest_secret:
+                with contextlib.suppress(TooLarge):  # it was made for a shorter cookie name, and stays as it is
+                    session.token = self._seal(key, serial, record)
 
     def _open(self, key: str, token: str) -> tuple[int, Record, bool] | None:
         """Serial number, record, and whether the newest secret opened it; None for what is not ours."""
