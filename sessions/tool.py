@@ -158,6 +158,12 @@ def _lock() -> None:
     cherrypy.serving.session.acquire_lock()
 
 
+def _ours() -> Session | None:
+    """The session of this request, if it has one of this package."""
+    session = getattr(cherrypy.serving, "session", None)
+    return session if isinstance(session, Session) else None
+
+
 def save() -> None:
     """Save the session of this request and let go of it, unless the answer is a 5xx: that saves nothing (rule 11).
 
@@ -165,8 +171,8 @@ def save() -> None:
         UnstorableValue: a value cannot be stored.
         cherrypy.HTTPError: 503, the store does not answer.
     """
-    session = getattr(cherrypy.serving, "session", None)
-    if not isinstance(session, Session):
+    session = _ours()
+    if session is None:
         return
     response = cherrypy.serving.response
     if not response.stream and is_iterator(response.body) and not response.headers.get("Content-Length"):
@@ -202,8 +208,8 @@ save_for_the_next_page.failsafe = True  # type: ignore[attr-defined]
 def fail() -> None:
     """Let go of the session after an unexpected error. What an early release or a session_lock() block has saved
     stays."""
-    session = getattr(cherrypy.serving, "session", None)
-    if isinstance(session, Session):
+    session = _ours()
+    if session is not None:
         try:
             session.discard()
         finally:
@@ -216,16 +222,16 @@ fail.priority = 90  # type: ignore[attr-defined]
 
 def close() -> None:
     """Let go of the session without saving it. After `save` there is nothing left to do."""
-    session = getattr(cherrypy.serving, "session", None)
-    if isinstance(session, Session):
+    session = _ours()
+    if session is not None:
         session.discard()
 
 
 def tell() -> None:
     """Tell the browser about its session in the answer to an unexpected error: an id that was saved before is new, and
     the old one is dead. Not before that answer is made: making it removes headers."""
-    session = getattr(cherrypy.serving, "session", None)
-    if isinstance(session, Session):
+    session = _ours()
+    if session is not None:
         tell_browser(session)
 
 
@@ -234,8 +240,8 @@ tell.failsafe = True  # type: ignore[attr-defined]
 
 def end() -> None:
     """The request is over: let go of whatever is left."""
-    session = getattr(cherrypy.serving, "session", None)
-    if isinstance(session, Session):
+    session = _ours()
+    if session is not None:
         session.end()
 
 
@@ -257,8 +263,8 @@ def session_lock() -> AbstractContextManager[Session]:
         cherrypy.HTTPError: 503, the session stayed locked for `lock_timeout` seconds, or the store does not answer.
         SessionError: sessions are not on for this page.
     """
-    session = getattr(cherrypy.serving, "session", None)
-    if not isinstance(session, Session):
+    session = _ours()
+    if session is None:
         raise SessionError("session_lock() needs tools.sessions.on, with a storage class of this package")
     return session.lock()
 

@@ -398,7 +398,9 @@ def test_a_connection_that_dies_under_a_page_that_only_reads_is_no_error(open_st
         hold = store.acquire(key, LONG)
         proxy.cut()
         hold.release()
+        before = count_of(store.load(key))
         add_one(store, key, 1)
+        assert count_of(store.load(key)) == before + 1
 
 
 @pytest.mark.parametrize("moment", ["before", "held"])

@@ -14,6 +14,7 @@ import sessions
 from sessions import ConfigError, RamSession
 from sessions.backends.ram import RamStore
 from sessions.settings import Settings
+from sessions.table import stores
 
 from .wsgi import Client, Counter, application
 
@@ -215,14 +216,18 @@ def test_a_wrong_option_is_found_in_the_global_config(monkeypatch: pytest.Monkey
 
 def test_a_wrong_option_where_sessions_are_off_stops_nothing() -> None:
     config = {"/": {"tools.sessions.on": True}, "/static": {"tools.sessions.on": False, "tools.sessions.timeout": "x"}}
-    sessions.open_stores(cherrypy.Application(node(), "", config))
+    app = cherrypy.Application(node(), "", config)
+    sessions.open_stores(app)
+    assert len(stores.of(app)) == 1
 
 
 def test_a_page_tree_that_leads_back_to_itself_is_walked_once() -> None:
     root = node()
     root.child = Empty()
     root.child.parent = root
-    sessions.open_stores(cherrypy.Application(root, "", {"/": {"tools.sessions.on": True}}))
+    app = cherrypy.Application(root, "", {"/": {"tools.sessions.on": True}})
+    sessions.open_stores(app)
+    assert len(stores.of(app)) == 1
 
 
 def test_an_application_that_is_mounted_nowhere_fixed_can_be_opened() -> None:
