@@ -72,6 +72,13 @@ class Memcached:
             return False
         return self.process is not None and said.startswith(b"STAT pid %d\r\n" % self.process.pid)
 
+    def empty(self) -> None:
+        """Drop everything that it keeps."""
+        with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
+            connection.sendall(b"flush_all\r\n")
+            if connection.recv(100) != b"OK\r\n":
+                raise ServiceError(f"memcached on {self.address} could not be emptied")
+
     def stop(self) -> None:
         """End it, gently, and wait for the end. Stopping a stopped one does nothing."""
         self._end(signal.SIGTERM)

@@ -20,8 +20,13 @@ How to read the package, in the order in which a request runs through it:
     response.py   what the browser is told
     session.py    Session: what pages see as cherrypy.session
     values.py     the dictionary in it
-    life.py       its rules: when it is loaded, locked, saved, renewed, moved, gone
+    life.py       its rules: when it is locked and loaded
+    saving.py     when it is saved, renewed, moved, lost
+    signing.py    when it changes hands, and ends
     limits.py     when a session ends
+    owner.py      who is signed in, and what a site says of its accounts
+    live.py       the live sessions of a user, and ending them
+    audit.py      what is noted for those who look into the log
     stored.py     one id and what the store has under it
     store.py      Store, Hold, Record: what a backend must do
     record.py     Record: a session as it is stored
@@ -34,11 +39,14 @@ How to read the package, in the order in which a request runs through it:
     workers.py    a busy session does not take every thread
     compat.py     classes written for CherryPy's own tool
     testing.py    the tests that every backend must pass
-    __main__.py   what an operator does from the command line
+    operators.py  what an operator does to the sessions of a site
+    __main__.py   the command line for it
 """
 
+from .audit import note
 from .cookies import LenientRequest, request_cookies
 from .errors import (
+    CannotList,
     ConfigError,
     LockTimeout,
     SessionClosed,
@@ -50,6 +58,8 @@ from .errors import (
     UnstorableValue,
 )
 from .facts import Facts
+from .live import Directory, LiveSession, end_other_sessions, end_session, live_sessions
+from .owner import Accounts
 from .record import Record
 from .response import cookie_name, expire, set_response_cookie
 from .session import (
@@ -67,13 +77,17 @@ from .stored import StoreHTTPError
 from .tool import SessionTool, close, init, reference, save, session_lock
 
 __all__ = [
+    "Accounts",
+    "CannotList",
     "ConfigError",
     "CookieSession",
+    "Directory",
     "Facts",
     "FileSession",
     "FunctionSession",
     "Hold",
     "LenientRequest",
+    "LiveSession",
     "LockTimeout",
     "MemcachedSession",
     "PostgresqlSession",
@@ -94,9 +108,13 @@ __all__ = [
     "close_stores",
     "cookie_name",
     "describe",
+    "end_other_sessions",
+    "end_session",
     "expire",
     "init",
     "install",
+    "live_sessions",
+    "note",
     "open_stores",
     "ping",
     "reference",

@@ -64,6 +64,10 @@ class ConfigError(SessionError, ValueError):
     """An option is unknown, missing or has a value it cannot have. One line that names it and what to do."""
 
 
+class CannotList(SessionError, NotImplementedError):
+    """The backend cannot list the sessions of a user, or of all; the message says why. Never "there are none"."""
+
+
 class CannotCount(NotImplementedError, TypeError):
     """The backend cannot count its sessions. It is a TypeError too, because `list(cherrypy.session)` asks for the
     length as a hint, and goes on without one only after a TypeError."""

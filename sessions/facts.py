@@ -1,7 +1,7 @@
 """What a backend can do, and what it cannot: one declaration in each backend's file.
 
-The pages and the README quote it, and the contract suite proves it. No code of the package asks for it: what a backend
-does differently stands in its own methods.
+The pages and the README quote it, and the contract suite proves it. No rule of a session asks for it: what a backend
+does differently stands in its own methods. Only the operator's commands do, to say what they cannot see from outside.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """The declaration of one backend. The first seven are proved by `sessions.testing`; the rest is said in words.
+    """The declaration of one backend. The first eight are proved by `sessions.testing`; the rest is said in words.
 
     Attributes:
         survives_restart: sessions are there again after every process of the site was restarted.
@@ -19,6 +19,7 @@ class Facts:
         locks_processes: and keep each other away from a session in use.
         revokes: a deleted session is dead, whoever kept a copy of its cookie.
         counts: it can tell how many live sessions there are.
+        lists: it can tell which live sessions a user has, and so end one of them, or all others.
         purges: the cleaner of the site removes expired sessions; False: they go by themselves, or not at all.
         max_bytes: the largest session, about, in bytes of encoded values; None for no limit of its own.
         keeps: where the sessions are.
@@ -35,6 +36,7 @@ class Facts:
     locks_processes: bool
     revokes: bool = True
     counts: bool = True
+    lists: bool = True
     purges: bool = True
     max_bytes: int | None = None
     keeps: str

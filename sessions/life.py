@@ -1,4 +1,4 @@
-"""The life of a session within one request: the rules of loading, locking and saving stand here, none in a backend.
+"""The life of a session within one request: the rules of locking and loading stand here, none in a backend.
 
     new       nothing is stored; there is nothing to lock either, for nobody else can know the id
     held      loaded and locked
@@ -6,28 +6,47 @@
     let go    saved and unlocked; touching it again acquires and loads again
     gone      deleted, here or by somebody else: what is written now is never stored
 
-`Session` is the face that pages see.
+`saving.py` has the rules of saving, `signing.py` those of whose the session is; `Session` is the face that pages see.
 """
 
 from __future__ import annotations
 
 import secrets
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from . import codec, limits
+from . import codec
+from .audit import note
 from .errors import SessionClosed, Unreadable
+from .limits import Limits
+from .owner import NOBODY, Accounts, Owner, is_revoked
 from .record import Record, reference
 from .store import Store, log
 from .stored import Stored
 from .values import Values
 
-_MOVED_SECONDS = 60.0  # how long a session that moved leaves word of it, for requests that were under way by then
-_MOVED_SLACK = 1.0  # such a request may have been sent before, and have come in this much after the move
+_MOVED_SLACK = 1.0  # seconds after a move in which a request may still come in that was sent before it
 
 
 class Life(Values):
-    """Loads, locks and saves; `Session` documents the arguments and attributes."""
+    """Locks and loads.
+
+    Args:
+        id: what the browser sent as its session id, or None. Nothing is believed of it before the store knows it.
+        store: where the session is kept.
+        timeout: minutes it lives without being used; fractions are fine.
+        lifetime: minutes it lives at most since it was made, or None.
+        when_remembered: both for a user who asked to stay signed in.
+        accounts: who says which accounts there are, or None.
+        locking: 'implicit' (from the first access to the end of the handler), 'early' (before the body is read),
+            'explicit' (`acquire_lock`, `release_lock`, `session_lock`).
+        lock_timeout: seconds to wait for the lock before the answer is 503.
+        arrived: when the request came in, epoch seconds; now if None.
+        debug: log each step.
+
+    `Session` documents the attributes.
+    """
 
     # What every session begins with; each is set on the instance when it changes.
     regenerated = False
@@ -42,23 +61,27 @@ class Life(Values):
     _moved = False  # it has gone on under another id; this request knows the old one only
     _gone = False
     _sealed = False  # the answer is on its way
-    _depth = 0  # of session_lock() blocks
-    _safe: bytes | None = None  # what session_lock() blocks inside a held session must not lose
+    _owner = NOBODY
 
     def __init__(
         self,
-        id: str | None,
+        id: str | None = None,
+        *,
         store: Store,
-        timeout: float,
-        lifetime: float | None,
-        locking: str,
-        lock_timeout: float,
-        arrived: float | None,
-        debug: bool,
+        timeout: float = 60,
+        lifetime: float | None = None,
+        when_remembered: Limits = Limits(20160, 43200),  # noqa: B008 -- it is immutable
+        accounts: Accounts | None = None,
+        locking: str = "implicit",
+        lock_timeout: float = 10,
+        arrived: float | None = None,
+        debug: bool = False,
     ) -> None:
         self.store = store
         self.timeout = timeout
         self.lifetime = lifetime
+        self.when_remembered = when_remembered
+        self.accounts = accounts
         self.locking = locking
         self.lock_timeout = lock_timeout
         self.debug = debug
@@ -78,11 +101,14 @@ class Life(Values):
         if self.debug:
             log.info("session %s: %s", reference(self._stored.key) if self._stored else "(new)", what)
 
-    # ---------------------------------------------------------------- lock and load
+    def _limits(self, remembered: bool) -> Limits:
+        return self.when_remembered if remembered else Limits(self.timeout, self.lifetime)
 
     def _use(self) -> None:
         if not self.touched:
             self.touched = True
+            if self._missing:
+                note("malformed id presented")
             if self.on_first_use:
                 self.on_first_use()
 
@@ -103,7 +129,11 @@ class Life(Values):
         self._log("waiting for the lock")
         record = self._stored.acquire(self.lock_timeout)
         self.locked = True
-        self._take(self._stored, record)
+        try:
+            self._take(self._stored, record)
+        except BaseException:  # the accounts do not answer, for one: nothing is known, and nothing may be saved
+            self.discard()
+            raise
 
     def release_lock(self) -> None:
         """Save what changed and let go. Touching the session again acquires and loads again."""
@@ -125,16 +155,18 @@ class Life(Values):
 
     def _take(self, stored: Stored, record: Record | None) -> None:
         """Adopt what the store had, or find that it had nothing."""
-        self.loaded = True
         if record is None:
+            if stored.record is None:
+                note("unknown id presented", stored.key)
             self._forget(stored)
         elif not record.data:
             # A request that was under way while the session moved must not answer with a cookie of its own: the
             # browser would put it over the new one, and a visitor who has just signed in would be signed out.
             self._moved = self._arrived <= record.created + _MOVED_SLACK
+            if not self._moved:  # somebody has kept the old cookie
+                note("unknown id presented", stored.key)
             self._forget(stored)
-        elif limits.expired(record, self.store.clock(), self.lifetime):
-            self._log("expired")
+        elif self._is_over(stored, record):
             if stored.held:  # else another request may just be renewing it, and the cleaner will come
                 stored.delete()
             self._forget(stored)
@@ -146,8 +178,19 @@ class Life(Values):
                 self._forget(stored)
             else:
                 stored.record = record
+                self._owner = Owner(record.user, record.remembered)
                 self._check_cookie(stored)
                 self._log("locked and loaded" if stored.held else "loaded")
+        self.loaded = True
+
+    def _is_over(self, stored: Stored, record: Record) -> bool:
+        if self._limits(record.remembered).expired(record, self.store.clock()):
+            note("session has expired", stored.key, account=record.user)
+        elif is_revoked(record, self.accounts):
+            note("session was revoked", stored.key, account=record.user)
+        else:
+            return False
+        return True
 
     def _forget(self, stored: Stored) -> None:
         """The store does not have this session: it is new, or gone if it was there a moment ago."""
@@ -155,107 +198,7 @@ class Life(Values):
         self._gone = stored.record is not None
         self._missing = not self._gone
         self._stored = None
-        self._data = {}
-
-    # ---------------------------------------------------------------- save and let go
-
-    def save(self) -> None:
-        """Save what changed, and let go of the lock. Touching the session again acquires and loads again.
-
-        Raises:
-            UnstorableValue: a value cannot be stored; the stored session stays as it was.
-            cherrypy.HTTPError: 503, the store does not answer.
-        """
-        try:
-            self._write()
-        finally:
-            self.discard()
-
-    def discard(self) -> None:
-        """Let go without saving what this request changed since the last save or session_lock() block."""
-        stored, safe, self._safe = self._stored, self._safe, None
-        try:
-            if safe is not None:  # under the next id, if there is one: a login must not stay under a planted id
-                self._data = codec.decode(safe)
-                self._write()
-        finally:
-            self.locked = self.loaded = False
-            self._data = {}
-            if stored:
-                self._next_id = None if stored.record else self._next_id
-                stored.release()
-
-    def end(self) -> None:
-        """The request is over."""
-        try:
-            self.discard()
-        finally:
-            while self._used:
-                self._used.pop().leave()
-
-    def seal(self) -> None:
-        """The answer is on its way: from now on values change inside session_lock() only (rule 19)."""
-        self._sealed = True
-        if self._stored and self._stored.record:
-            self._told = self._stored.cookie_value
-
-    def _write(self) -> None:
-        if self._gone or not self.loaded:
-            return
-        data = codec.encode(self._data)
-        self._safe = None
-        if self._stored is None or self._stored.record is None:
-            if (self._data or self._wanted) and not self._moved:
-                self._create(data)
-        elif self._next_id:
-            self._move(data, self._stored, self._stored.record, self._next_id)
-        else:
-            self._update(data, self._stored, self._stored.record)
-
-    def _create(self, data: bytes) -> None:
-        """A first save. It needs no lock: nobody can know the id before the answer has gone out."""
-        if self._sealed:
-            raise SessionClosed("a session cannot begin in a streamed body: its cookie would have had to go before it")
-        now = self.store.clock()
-        stored = self._new(self._next_id or self.generate_id())
-        stored.create(Record(data, now, limits.deadline(now, now, self.timeout, self.lifetime)))
-        self._become(stored)
-        self._log("created")
-
-    def _move(self, data: bytes, old: Stored, before: Record, id: str) -> None:
-        """Store the session under its next id, then leave word under the old one that it has moved (rule 9)."""
-        if self._sealed:
-            raise SessionClosed("a session cannot get a new id in a streamed body: its cookie has gone before it")
-        now = self.store.clock()
-        new = self._new(id)
-        new.create(Record(data, before.created, limits.deadline(before.created, now, self.timeout, self.lifetime)))
-        if old.overwrite(Record(b"", now, now + _MOVED_SECONDS)):
-            self._log("moves to a new id")
-            self._become(new)
-        else:
-            new.delete()
-            self._lose(old)
-
-    def _new(self, id: str) -> Stored:
-        stored = Stored(self.store, id, self.store.key_of(id))
-        self._used.append(stored)
-        return stored
-
-    def _become(self, stored: Stored) -> None:
-        self._stored, self._next_id, self.cookie = stored, None, "new"
-
-    def _update(self, data: bytes, stored: Stored, before: Record) -> None:
-        """Write if the values changed, or a tenth of the timeout has passed since the deadline was set (rule 7)."""
-        renewed = limits.renewed(before, self.store.clock(), self.timeout, self.lifetime)
-        if data == before.data and renewed is None:
-            self._log("unchanged")
-        elif not stored.overwrite(Record(data, before.created, renewed or before.deadline)):
-            self._lose(stored)
-        else:
-            if renewed:
-                self.cookie = self.cookie or "renewed"
-            self._check_cookie(stored)
-            self._log("saved and renewed" if renewed else "saved")
+        self._data, self._owner = {}, NOBODY
 
     def _check_cookie(self, stored: Stored) -> None:
         """Where the cookie is the store, it has changed with what is in it."""
@@ -264,7 +207,31 @@ class Life(Values):
                 raise SessionClosed("the session is in its cookie, which has gone before the streamed body")
             self.cookie = "new"
 
-    def _lose(self, stored: Stored) -> None:
-        """The session was deleted while this request used it. What it wrote is not stored: that would revive it."""
-        log.info("session %s was deleted meanwhile; nothing was saved", reference(stored.key))
-        self._gone = True
+    def _for_writing(self) -> dict[Any, Any]:
+        self._check_open()
+        if not self.loaded:
+            self._touch()
+        return self._data
+
+    def _for_reading(self) -> dict[Any, Any]:
+        if not self.loaded:
+            self._touch()
+        return self._data
+
+    # The other half: see saving.py.
+
+    @abstractmethod
+    def save(self) -> None:
+        """Save what changed, and let go of the lock."""
+
+    @abstractmethod
+    def discard(self) -> None:
+        """Let go without saving."""
+
+    @abstractmethod
+    def _write(self) -> None:
+        """Save what changed, and keep the lock."""
+
+    @abstractmethod
+    def _check_open(self) -> None:
+        """Refuse a change that would come too late."""

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import zlib
 from dataclasses import dataclass
+from urllib.parse import quote, unquote
 
 from .errors import Unreadable
+
+_NOBODY = b"="  # quote() never makes this, nor a plus sign
+_REMEMBERED = b"+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,13 +19,17 @@ class Record:
     Attributes:
         data: the session's values as `codec.encode` made them: one line of ASCII.
             Empty for a session that has moved to another key (see `Session.regenerate`).
-        created: when the session began; the absolute limit counts from here.
+        created: when the session began, or when its user signed in; the absolute limit counts from here.
         deadline: when it ends if nobody renews it.
+        user: the account it belongs to; empty for a visitor who has not signed in.
+        remembered: the user asked to stay signed in.
     """
 
     data: bytes
     created: float
     deadline: float
+    user: str = ""
+    remembered: bool = False
 
     def pack(self, key: str) -> bytes:
         """The whole record as one line of ASCII, for stores that keep a text or some bytes under a key.
@@ -29,7 +37,9 @@ class Record:
         It begins with a checksum that takes in the key, so that a torn, flipped or misplaced record is noticed. The
         checksum is no signature: who can write to the store can write sessions.
         """
-        body = b"%r %r %b" % (self.created, self.deadline, self.data)
+        whose = quote(self.user, safe="").encode() if self.user else _NOBODY
+        whose += _REMEMBERED if self.remembered else b""
+        body = b"%r %r %b %b" % (self.created, self.deadline, whose, self.data)
         return b"%08x %b" % (zlib.crc32(body, zlib.crc32(key.encode())), body)
 
     @classmethod
@@ -43,8 +53,10 @@ class Record:
             checksum, body = line.split(b" ", 1)
             if int(checksum, 16) != zlib.crc32(body, zlib.crc32(key.encode())):
                 raise Unreadable("the checksum does not match")
-            created, deadline, data = body.split(b" ", 2)
-            return cls(data, float(created), float(deadline))
+            created, deadline, whose, data = body.split(b" ", 3)
+            user = whose.removesuffix(_REMEMBERED)
+            name = "" if user == _NOBODY else unquote(user.decode("ascii"), errors="strict")
+            return cls(data, float(created), float(deadline), name, whose != user)
         except Unreadable:
             raise
         except ValueError as error:

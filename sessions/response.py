@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
+
 import cherrypy
 
+from .audit import note
 from .cookies import is_cookie_path, is_https, set_cookie
 from .session import Session
 from .settings import Settings
@@ -14,19 +17,30 @@ def tell_browser(session: Session) -> None:
     if not session.touched:
         return
     headers = cherrypy.serving.response.headers
-    vary = [field.strip() for field in headers.get("Vary", "").split(",") if field.strip()]
-    if "*" not in vary and "cookie" not in map(str.lower, vary):
-        headers["Vary"] = ", ".join([*vary, "Cookie"])
-    headers.setdefault("Cache-Control", "private")
+    vary = dict.get(headers, "Vary")  # a dict with names in title case; asking it as such costs a third
+    if vary is None:
+        dict.__setitem__(headers, "Vary", "Cookie")
+    elif not {"*", "cookie"} & {field.strip().lower() for field in vary.split(",")}:
+        headers["Vary"] = f"{vary}, Cookie" if vary.strip(" ,") else "Cookie"
+    if "Cache-Control" not in headers:
+        dict.__setitem__(headers, "Cache-Control", "private")
     settings: Settings = cherrypy.serving.request.session_settings
     if session.cookie == "expired":
         _set_cookie(settings, "", 0)
-    elif session.cookie == "new" or (session.cookie == "renewed" and settings.persistent):
-        _set_cookie(settings, session.cookie_value, session.cookie_age if settings.persistent else None)
+        return
+    persistent = session.outlives_browser(settings.persistent)
+    if session.cookie == "new" or (session.cookie == "renewed" and persistent):
+        _set_cookie(settings, session.cookie_value, session.cookie_age if persistent else None)
 
 
 def _set_cookie(settings: Settings, value: str, max_age: int | None) -> None:
     secure = is_https() if settings.secure == "auto" else bool(settings.secure)
+    if secure and value and not is_https():
+        note(
+            "a Secure cookie was set on plain http, and browsers drop it there: serve the site by https, and behind a "
+            "proxy turn tools.proxy on",
+            level=logging.WARNING,
+        )
     set_cookie(
         settings.name,
         value,

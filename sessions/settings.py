@@ -14,6 +14,8 @@ import cherrypy.lib.sessions
 
 from .cookies import is_cookie_path
 from .errors import ConfigError
+from .limits import Limits
+from .owner import Accounts
 from .session import (
     CookieSession,
     FileSession,
@@ -60,9 +62,20 @@ def _is_bool(value: Any) -> bool:
     return isinstance(value, bool)
 
 
+def _lifetime(value: Any) -> bool:
+    return value is None or _positive(value)
+
+
+def _is_accounts(value: Any) -> bool:
+    return value is None or all(callable(getattr(value, name, None)) for name in ("valid_since", "revoke"))
+
+
 _CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "timeout": (_positive, f"a number of minutes above 0, at most {_MOST}"),
-    "lifetime": (lambda value: value is None or _positive(value), f"minutes above 0, at most {_MOST}, or None"),
+    "lifetime": (_lifetime, f"minutes above 0, at most {_MOST}, or None"),
+    "remember_timeout": (_positive, f"a number of minutes above 0, at most {_MOST}"),
+    "remember_lifetime": (_lifetime, f"minutes above 0, at most {_MOST}, or None"),
+    "accounts": (_is_accounts, "an object with the methods valid_since and revoke (see sessions.Accounts), or None"),
     "name": (_cookie_name, "a cookie name (RFC 9110 token)"),
     "path": (
         lambda value: value is None or (isinstance(value, str) and is_cookie_path(value)),
@@ -89,6 +102,9 @@ class Settings:
         storage_class: the `Session` subclass in use.
         timeout: minutes a session lives without being used; fractions are fine.
         lifetime: minutes it lives at most since it began, or None.
+        remember_timeout: the same for a user who asked to stay signed in: two weeks.
+        remember_lifetime: thirty days, after which NIST SP 800-63B-4 section 2.1.3 wants the password again.
+        accounts: who says which accounts there are, and since when their sessions are valid; see `Accounts`.
         name: the cookie's name. With the prefix __Host- or __Secure-, browsers guard it (RFC 6265bis section 4.1.3).
         path: the cookie's Path; None takes the request header `path_header`, or '/'.
         path_header: see `path`.
@@ -107,6 +123,9 @@ class Settings:
     storage_class: type[Session]
     timeout: float = 60
     lifetime: float | None = None
+    remember_timeout: float = 20160
+    remember_lifetime: float | None = 43200
+    accounts: Accounts | None = None
     name: str = "session_id"
     path: str | None = None
     path_header: str | None = None
@@ -147,6 +166,16 @@ class Settings:
         settings = cls(storage_class, **common, store=store)
         settings._check_together()
         return settings
+
+    @property
+    def limits(self) -> Limits:
+        """Both limits of a session."""
+        return Limits(self.timeout, self.lifetime)
+
+    @property
+    def when_remembered(self) -> Limits:
+        """Both limits of a session whose user asked to stay signed in."""
+        return Limits(self.remember_timeout, self.remember_lifetime)
 
     def _check_together(self) -> None:
         if self.samesite == "None" and self.secure is False:

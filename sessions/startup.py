@@ -11,6 +11,7 @@ from typing import Any
 import cherrypy
 
 from . import compat, tool
+from .audit import OneLine
 from .cookies import LenientRequest
 from .facts import Facts
 from .settings import Settings, is_cherrypy_class
@@ -50,12 +51,22 @@ def install() -> None:
     log = logging.getLogger("sessions")
     log.setLevel(logging.INFO)
     log.propagate = False
+    log.addFilter(OneLine(_context))
     log.addHandler(_ToCherryPyLog())
     workers = SpareWorkers()
     cherrypy.engine.subscribe("start", _open_all, priority=70)  # before the server takes requests
     cherrypy.engine.subscribe("start", workers.start, priority=80)  # when it has its threads
     cherrypy.engine.subscribe("stop", workers.stop, priority=20)
     cherrypy.engine.subscribe("stop", close_stores, priority=60)  # after the server's last request
+
+
+def _context() -> dict[str, str]:
+    """What is known of the request that this thread works on."""
+    request = cherrypy.serving.request
+    if request.app is None:  # a thread of the package's own
+        return {}
+    session = tool.ours()
+    return {"address": request.remote.ip, **(session.known if session is not None else {})}
 
 
 def _open_all() -> None:
@@ -71,7 +82,7 @@ def open_stores(app: cherrypy.Application) -> None:
         ConfigError: an option is unknown, missing or has a value it cannot have, or a store cannot be opened.
         Unavailable: a store does not answer.
     """
-    for options in _places(app):
+    for options in places(app):
         if is_cherrypy_class(options):
             compat.check(options)
         else:
@@ -101,7 +112,7 @@ def ping(app: cherrypy.Application) -> None:
         store.ping()
 
 
-def _places(app: cherrypy.Application) -> Iterator[dict[str, Any]]:
+def places(app: cherrypy.Application) -> Iterator[dict[str, Any]]:
     """The session options that are in force at each path at which something configures them, where they are on."""
     set_at: dict[str, dict[str, Any]] = {"": _own(cherrypy.config)}
     for path, config in _handlers(app.root, "", set()):

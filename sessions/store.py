@@ -17,9 +17,9 @@ import re
 import secrets
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from .errors import CannotCount, Unreadable
+from .errors import CannotCount, CannotList, Unreadable
 from .facts import Facts
 from .locks import FairLocks
 from .record import Record, reference
@@ -180,6 +180,18 @@ class Store(ABC):
         """
         raise CannotCount(f"{type(self).__name__} cannot count its sessions")
 
+    def live(self, user: str | None) -> Iterator[tuple[str, Record]]:
+        """The key and the record of each session of a user, or with None of everybody, within this application.
+
+        Whose a session is stands in its record from `create` on, for a user gets a new key at each sign-in. A backend
+        finds the sessions of one user by an index, never by looking at all. It may give expired ones, and passes over
+        what it cannot read.
+
+        Raises:
+            CannotList: the backend cannot do this.
+        """
+        raise CannotList(f"{type(self).__name__} cannot list sessions. {self.facts.cannot}".strip())
+
     def ping(self) -> None:
         """Do nothing if the store answers.
 
@@ -203,6 +215,10 @@ class Store(ABC):
     def key_of(self, id: str) -> str:
         """The key of a session id. The store never sees the id: what is read there cannot be used (rule 3)."""
         return self.namespace + hashlib.sha256(id.encode()).hexdigest()
+
+    def user_key(self, user: str) -> str:
+        """What an index of this application may know a user by: the name itself may hold anything."""
+        return self.namespace + hashlib.sha256(user.encode()).hexdigest()
 
     def find(self, cookie: str) -> tuple[str, str] | None:
         """The id and the key that a cookie's value stands for, or None if it cannot be one of ours."""

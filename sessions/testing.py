@@ -30,7 +30,7 @@ from typing import Any
 import pytest
 
 from . import codec
-from .errors import LockTimeout, TooLarge
+from .errors import CannotList, LockTimeout, TooLarge
 from .locks import waiting
 from .record import Record
 from .store import Store
@@ -53,9 +53,9 @@ class Clock:
         return self.now
 
 
-def a_record(data: Any = None, *, deadline: float = NOW + 600) -> Record:
+def a_record(data: Any = None, *, deadline: float = NOW + 600, user: str = "", remembered: bool = False) -> Record:
     """A record with some data that was made a minute ago."""
-    return Record(codec.encode(data or {"name": "Ada"}), NOW - 60, deadline)
+    return Record(codec.encode(data or {"name": "Ada"}), NOW - 60, deadline, user, remembered)
 
 
 def count_of(record: Record | None) -> int:
@@ -219,6 +219,108 @@ class StoreContract:
     def test_a_store_that_is_there_answers_a_ping(self, store: Store) -> None:
         store.ping()  # raises Unavailable if not
         assert store.load(store.new_key()) is None
+
+    # ---------------------------------------------------------------- users
+
+    def live(self, store: Store, user: str | None) -> dict[str, Record]:
+        """The live sessions of a user by key; that there are none where the backend says that it cannot tell."""
+        if store.facts.lists:
+            return dict(store.live(user))
+        with pytest.raises(CannotList, match="cannot"):
+            list(store.live(user))
+        return {}
+
+    @pytest.mark.parametrize("user", ["ada", "a/../b c", "é\n\0=+\\%", "x" * 300])
+    @pytest.mark.parametrize("remembered", [False, True])
+    def test_whose_a_session_is_comes_back_as_it_was_stored(self, store: Store, user: str, remembered: bool) -> None:
+        key, record = store.new_key(), a_record({"n": 1}, user=user, remembered=remembered)
+        store.create(key, record)
+        assert store.load(key) == record
+        assert store.acquire(key, LONG).commit(a_record({"n": 2}, user=user, remembered=remembered))
+        assert store.load(key) == a_record({"n": 2}, user=user, remembered=remembered)
+        listed = self.live(store, user)
+        assert listed == ({key: store.load(key)} if store.facts.lists else {})
+
+    def test_the_sessions_of_a_user_are_found_and_no_others(self, store: Store) -> None:
+        keys = {user: [store.new_key() for _ in range(3)] for user in ("ada", "bob", "")}
+        for user, of_user in keys.items():
+            for key in of_user:
+                store.create(key, a_record(user=user))
+        assert set(self.live(store, "ada")) == (set(keys["ada"]) if store.facts.lists else set())
+        store.delete(keys["ada"][0])
+        store.acquire(keys["ada"][1], LONG).delete()
+        assert set(self.live(store, "ada")) == ({keys["ada"][2]} if store.facts.lists else set())
+        assert self.live(store, "nobody") == {}
+
+    def test_a_session_that_changed_hands_is_nobodys_any_more(self, store: Store) -> None:
+        key = store.new_key()
+        store.create(key, a_record(user="ada"))
+        assert store.acquire(key, LONG).commit(a_record(user=""))
+        assert store.load(key) == a_record(user="")
+        assert [record for record in self.live(store, "ada").values() if record.user == "ada"] == []
+
+    def test_a_session_that_was_renewed_or_rewritten_is_still_found(self, store: Store) -> None:
+        key = store.new_key()
+        store.create(key, a_record(user="ada"))
+        for n in range(150):  # enough for a store that tidies up now and then
+            assert store.acquire(key, LONG).commit(a_record({"n": n, "x": "x" * n}, user="ada", deadline=NOW + 600 + n))
+        assert set(self.live(store, "ada")) == ({key} if store.facts.lists else set())
+
+    def test_two_applications_do_not_see_each_others_users(self, store: Store) -> None:
+        if store.facts.shared:  # else an application has its store alone
+            store.create(store.new_key(), a_record(user="ada"))
+            store.namespace = "ffffffff-"
+            assert self.live(store, "ada") == {}
+
+    def test_users_who_sign_in_and_out_at_once_are_all_found(self, store: Store) -> None:
+        """Races are left to chance here: 8 threads, 20 sign-ins each, every second one ended again."""
+        found: list[str] = []
+
+        def sign_in() -> None:
+            for n in range(20):
+                key = store.new_key()
+                store.create(key, a_record(user="ada"))
+                if n % 2:
+                    store.delete(key)
+                else:
+                    found.append(key)
+
+        threads = [threading.Thread(target=sign_in) for _ in range(8)]
+        for thread in threads:
+            thread.start()
+        for _ in range(20):
+            self.live(store, "ada")  # which may tidy up
+        for thread in threads:
+            thread.join()
+        assert set(self.live(store, "ada")) == (set(found) if store.facts.lists else set())
+
+    def test_the_cleaner_leaves_nothing_of_a_user_to_find(self, store: Store, clock: Clock) -> None:
+        if not store.facts.purges:
+            return
+        for seconds in (10, 10, 100):
+            store.create(store.new_key(), a_record(user="ada", deadline=NOW + seconds))
+        clock.now = NOW + 50
+        assert store.purge(100) == 2
+        found = [record.deadline for record in self.live(store, "ada").values()]
+        assert found == ([NOW + 100] if store.facts.lists else [])
+
+    def test_an_unreadable_record_does_not_hide_the_others_of_its_user(self, store: Store) -> None:
+        keys = [store.new_key() for _ in range(3)]
+        for key in keys:
+            store.create(key, a_record(user="ada"))
+        self.damage(store, keys[1])
+        assert set(self.live(store, "ada")) - {keys[1]} == ({keys[0], keys[2]} if store.facts.lists else set())
+
+    def test_everybodys_sessions_are_listed_or_it_is_said_that_they_cannot_be(self, store: Store) -> None:
+        users = ["ada", "bob", ""]
+        for user in users:
+            store.create(store.new_key(), a_record(user=user))
+        try:
+            listed = dict(store.live(None))
+        except CannotList as error:
+            assert "cannot" in str(error)
+        else:
+            assert sorted(record.user for record in listed.values()) == sorted(users)
 
     # ---------------------------------------------------------------- holds
 

@@ -1,7 +1,7 @@
 """The CherryPy tool: where in the life of a request a session is made, saved and let go.
 
-    before_request_body    init      makes the Session object; the store is not asked
-                                     (with locking='early' it is locked here)
+    before all hooks       _begin    makes the Session object; the store is not asked
+    before_request_body    _lock     with locking='early' only
     handler                          the first access locks and loads it
     before_finalize        save      saves it if it changed, lets go, sets the cookie
     on_end_resource                  saves it before an internal redirect, which goes another way
@@ -21,11 +21,12 @@ from typing import Any
 
 import cherrypy
 import cherrypy.lib.sessions
+from cherrypy._cprequest import Hook
 from cherrypy.lib import is_iterator
 
 from . import compat
 from .cookies import request_cookies
-from .errors import SessionError
+from .errors import ConfigError, SessionError
 from .response import tell_browser
 from .session import Session
 from .settings import Settings, check_names, is_cherrypy_class
@@ -33,7 +34,8 @@ from .store import Store
 from .stored import ask
 from .table import stores
 
-_resolved: weakref.WeakKeyDictionary[Any, dict[Any, tuple[Settings, Store]]] = weakref.WeakKeyDictionary()
+_Use = tuple[Settings, Store] | None  # None: a class written for CherryPy's own tool
+_resolved: weakref.WeakKeyDictionary[Any, dict[Any, _Use]] = weakref.WeakKeyDictionary()
 
 
 class SessionTool(cherrypy._cptools.Tool):
@@ -53,17 +55,15 @@ class SessionTool(cherrypy._cptools.Tool):
         return super().__call__(*args, **kwargs)
 
     def _setup(self) -> None:
-        """Called by CherryPy for each request for which the tool is on."""
-        conf = self._merged_args()
-        priority = conf.pop("priority", self._priority)
-        if is_cherrypy_class(conf):
-            compat.attach(conf, priority)
-            return
-        hooks = cherrypy.serving.request.hooks
-        hooks.attach("before_request_body", init, priority=priority, **conf)
-        if conf.get("locking") == "early":
-            hooks.attach("before_request_body", _lock, priority=priority + 10)
-        hooks.attach("before_finalize", save)
+        """Called by CherryPy for each request for which the tool is on. The session is made here, where CherryPy's tool
+        attaches a hook to make it later: a hook with options costs more than the session."""
+        conf = cherrypy.serving.request.toolmaps[self.namespace][self._name]
+        use = _resolve(cherrypy.serving.request.app, conf)
+        if use:
+            _begin(*use)
+        else:
+            conf = self._merged_args()
+            compat.attach(conf, conf.pop("priority", self._priority))
 
     def regenerate(self) -> None:
         """Give the session of this request a new id; see `Session.regenerate`."""
@@ -87,60 +87,83 @@ def init(
     clean_freq: float = 5,
     **kwargs: Any,
 ) -> None:
-    """Give this request its session. Nothing is read, locked or set until the session is used.
+    """Give this request its session by hand, where the tool is not on. Nothing is read, locked or set until it is used.
 
     The arguments are the options of the tool; see `Settings`, and the store of the backend in use.
 
     Raises:
         ConfigError: an option that is none; `open_stores` finds it when the site starts.
     """
-    request = cherrypy.serving.request
-    if hasattr(request, "session_settings"):
-        return
-    end()  # what an earlier request in this thread has left, if its server never closed the answer (PEP 3333)
     options = dict(
         kwargs, storage_type=storage_type, path=path, path_header=path_header, name=name, timeout=timeout,
         domain=domain, secure=secure, clean_freq=clean_freq,
     )  # fmt: skip
-    settings, store = _resolve(request.app, options)
-    stores.clean_every(store, settings.clean_freq)
+    use = _resolve(cherrypy.serving.request.app, options)
+    if use is None:
+        raise ConfigError("sessions.init() takes classes of this package only")
+    if not hasattr(cherrypy.serving.request, "session_settings"):
+        _begin(*use)
+
+
+def _begin(settings: Settings, store: Store) -> None:
+    """Make the session of this request."""
+    request = cherrypy.serving.request
+    end()  # what an earlier request in this thread has left, if its server never closed the answer (PEP 3333)
     request.session_settings = settings
     cherrypy.serving.session = session = settings.storage_class(
-        _presented_id(store, request.cookie, name),
+        _presented_id(store, request.cookie, settings.name),
         store=store,
         timeout=settings.timeout,
         lifetime=settings.lifetime,
+        when_remembered=settings.when_remembered,
+        accounts=settings.accounts,
         locking=settings.locking,
         lock_timeout=settings.lock_timeout,
         arrived=cherrypy.serving.response.time,
         debug=settings.debug,
     )
-    request.hooks.attach("on_end_request", end)
+    hooks = request.hooks
+    hooks["before_finalize"].append(_SAVE)
+    hooks["on_end_request"].append(_END)
     session.on_first_use = _attach_the_rest
+    if settings.locking == "early":
+        hooks["before_request_body"].append(_LOCK)
 
 
 def _attach_the_rest() -> None:
     """The hooks of a request that uses its session: a page without one does not pay for them."""
     hooks = cherrypy.serving.request.hooks
-    hooks.attach("on_end_resource", save_for_the_next_page)
-    hooks.attach("before_error_response", fail)
-    hooks.attach("after_error_response", tell)
+    hooks["on_end_resource"].append(_SAVE_FOR_THE_NEXT_PAGE)
+    hooks["before_error_response"].append(_FAIL)
+    hooks["after_error_response"].append(_TELL)
 
 
-def _resolve(app: Any, options: Mapping[str, Any]) -> tuple[Settings, Store]:
+def _resolve(app: Any, options: Mapping[str, Any]) -> _Use:
     """The checked options and the open store; worked out once, for they are the same for thousands of requests."""
-    known = _resolved.setdefault(app, {})
+    known = _resolved.get(app)
+    if known is None:
+        known = _resolved.setdefault(app, {})
     key: Any = tuple(options.items())
     try:
-        found = known.get(key)
+        return known[key]
+    except KeyError:
+        pass
     except TypeError:  # an option that is a list
         key = repr(options)
-        found = known.get(key)
-    if found is None:
-        settings = Settings.parse(options)
-        store = ask(stores.open, app, settings.storage_class.store_class, settings.store, settings.name)
-        found = known[key] = (settings, store)
-    return found
+        if key in known:
+            return known[key]
+    known[key] = use = _worked_out(app, options)
+    return use
+
+
+def _worked_out(app: Any, options: Mapping[str, Any]) -> _Use:
+    options = {name: value for name, value in options.items() if name not in ("on", "priority")}
+    if is_cherrypy_class(options):
+        return None
+    settings = Settings.parse(options)
+    store = ask(stores.open, app, settings.storage_class.store_class, settings.store, settings.name)
+    stores.clean_every(store, settings.clean_freq)
+    return settings, store
 
 
 def _presented_id(store: Store, cookie: Mapping[str, Any], name: str) -> str | None:
@@ -158,7 +181,7 @@ def _lock() -> None:
     cherrypy.serving.session.acquire_lock()
 
 
-def _ours() -> Session | None:
+def ours() -> Session | None:
     """The session of this request, if it has one of this package."""
     session = getattr(cherrypy.serving, "session", None)
     return session if isinstance(session, Session) else None
@@ -171,12 +194,15 @@ def save() -> None:
         UnstorableValue: a value cannot be stored.
         cherrypy.HTTPError: 503, the store does not answer.
     """
-    session = _ours()
+    session = ours()
     if session is None:
         return
     response = cherrypy.serving.response
     if not response.stream and is_iterator(response.body) and not response.headers.get("Content-Length"):
         response.collapse_body()  # a generator may write to the session while it yields; a file on its way will not
+    if not session.touched:
+        session.seal()
+        return
     try:
         if str(response.status or 200).startswith("5"):
             session.discard()
@@ -191,10 +217,6 @@ def save() -> None:
         tell_browser(session)
 
 
-save.failsafe = True  # type: ignore[attr-defined]  # CherryPy runs it though another hook failed
-save.priority = 60  # type: ignore[attr-defined]  # after hooks of the site's own, which may write to the session
-
-
 def save_for_the_next_page() -> None:
     """Save before an InternalRedirect, which ends this request and begins another without asking the browser. A session
     that began here is lost to it: the cookie would have had to go out in between."""
@@ -202,13 +224,10 @@ def save_for_the_next_page() -> None:
         save()
 
 
-save_for_the_next_page.failsafe = True  # type: ignore[attr-defined]
-
-
 def fail() -> None:
     """Let go of the session after an unexpected error. What an early release or a session_lock() block has saved
     stays."""
-    session = _ours()
+    session = ours()
     if session is not None:
         try:
             session.discard()
@@ -216,13 +235,9 @@ def fail() -> None:
             session.seal()
 
 
-fail.failsafe = True  # type: ignore[attr-defined]
-fail.priority = 90  # type: ignore[attr-defined]
-
-
 def close() -> None:
     """Let go of the session without saving it. After `save` there is nothing left to do."""
-    session = _ours()
+    session = ours()
     if session is not None:
         session.discard()
 
@@ -230,23 +245,28 @@ def close() -> None:
 def tell() -> None:
     """Tell the browser about its session in the answer to an unexpected error: an id that was saved before is new, and
     the old one is dead. Not before that answer is made: making it removes headers."""
-    session = _ours()
+    session = ours()
     if session is not None:
         tell_browser(session)
 
 
-tell.failsafe = True  # type: ignore[attr-defined]
-
-
 def end() -> None:
     """The request is over: let go of whatever is left."""
-    session = _ours()
+    session = ours()
     if session is not None:
         session.end()
 
 
-end.failsafe = True  # type: ignore[attr-defined]
-end.priority = 90  # type: ignore[attr-defined]
+
+
+# Made once: making them anew for each request would cost more than the session. failsafe: CherryPy runs it though
+# another hook has failed. save comes after hooks of the site's own, which may write to the session.
+_LOCK = Hook(_lock, priority=60)
+_SAVE = Hook(save, failsafe=True, priority=60)
+_SAVE_FOR_THE_NEXT_PAGE = Hook(save_for_the_next_page, failsafe=True)
+_FAIL = Hook(fail, failsafe=True, priority=90)
+_TELL = Hook(tell, failsafe=True)
+_END = Hook(end, failsafe=True, priority=90)
 
 
 def session_lock() -> AbstractContextManager[Session]:
@@ -263,7 +283,7 @@ def session_lock() -> AbstractContextManager[Session]:
         cherrypy.HTTPError: 503, the session stayed locked for `lock_timeout` seconds, or the store does not answer.
         SessionError: sessions are not on for this page.
     """
-    session = _ours()
+    session = ours()
     if session is None:
         raise SessionError("session_lock() needs tools.sessions.on, with a storage class of this package")
     return session.lock()

@@ -91,6 +91,7 @@ class ShortLease(MemcachedStore):
 class TestMemcached(StoreContract):
     @pytest.fixture
     def factory(self) -> Factory:
+        memcached().empty()  # the users of the test before had the same names
         return partial(ShortLease, servers=memcached().address)
 
     def damage(self, store: Store, key: str) -> None:

@@ -159,7 +159,7 @@ def test_a_whole_line_with_senseless_data_is_set_aside_and_logged_once(
     path.write_bytes(Record(data, time.time(), time.time() + 99).pack(path.name) + b"\n")
     with logged() as lines:
         assert [Client(client.app, dict(old)).get().text for _ in range(2)] == ["1", "1"]
-    assert len(lines) == 1
+    assert len([line for line in lines if "unreadable" in line]) == 1
     assert path.with_name(path.name + ".unreadable").exists()
 
 

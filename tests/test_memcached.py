@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import multiprocessing
 import os
 import re
 import shutil
@@ -14,15 +15,17 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from services import ServiceError, free_port
 from services.memcached import Memcached
-from sessions import ConfigError, LockTimeout, Record, TooLarge, Unavailable
+from sessions import CannotList, ConfigError, LockTimeout, Record, TooLarge, Unavailable
 from sessions.backends.memcached import MemcachedStore
-from sessions.backends.memcached_server import Reply, replies
-from sessions.testing import LONG, SHORT, a_record, add_one, count_of
+from sessions.backends.memcached_server import Reply, Server, replies
+from sessions.backends.memcached_users import list_of
+from sessions.testing import LONG, SHORT, a_record, add_one, count_of, process
 from tests.proxy import Proxy
 from tests.test_rules import a_server as a_site
 from tests.visitor import Visitor
@@ -134,6 +137,11 @@ def wait_until(happened: Callable[[], bool]) -> None:
         time.sleep(0.01)
 
 
+def names(server: Memcached) -> list[str]:
+    """The names of all items, URL-quoted. A dump of "all", by queues, misses items that move between two of them."""
+    return re.findall(r"^key=(\S+) ", ask(server, "lru_crawler metadump hash", "END"), re.M)
+
+
 def refused(action: Callable[[], object]) -> str:
     """Why an action was not done, which must be said in time."""
     start = time.monotonic()
@@ -228,10 +236,10 @@ def test_a_server_that_cannot_start_says_why(server: Memcached, tmp_path: Path) 
 
 
 def test_answers_are_taken_apart() -> None:
-    assert replies(b"HD c7\r\nVA 4 c8\r\n\r\nEN\r\nEN") == [
-        Reply(b"HD", 7), Reply(b"VA", 8, b"\r\nEN"), Reply(b"EN"),
+    assert replies(b"HD c7\r\nVA 4 c8\r\n\r\nEN\r\nEN\r\nHD s65 t-1 f4") == [
+        Reply(b"HD", 7), Reply(b"VA", 8, b"\r\nEN"), Reply(b"EN"), Reply(b"HD", size=65, ttl=-1, flags=4),
     ]  # fmt: skip
-    for nonsense in (b"HD\r\nSERVER_ERROR out of memory", b"HTTP/1.1 400", b"VA x\r\n", b"HD cx"):
+    for nonsense in (b"HD\r\nSERVER_ERROR out of memory", b"HTTP/1.1 400", b"VA x\r\n", b"HD cx", b"HD W"):
         with pytest.raises(ValueError):
             replies(nonsense)
 
@@ -269,10 +277,10 @@ def test_the_server_sees_hashes_and_no_ids_and_no_lock_stays(server: Memcached) 
         visitor = site.visitor()
         for path in ("/count", "/read", "/unstorable", "/boom", "/regenerate", "/count"):
             visitor.get(path)
-        names = ask(server, "lru_crawler metadump all", "END")
-        assert visitor.cookies["session_id"] not in names
-        assert len(re.findall(r"^key=sessions%3A[0-9a-f]{8}-[0-9a-f]{64} ", names, re.M)) == 2, "one moved"
-        assert ":lock" not in names and "%3Alock" not in names
+        found = names(server)
+        assert len(found) == 2, "one moved, and there is no lock"
+        assert all(re.fullmatch("sessions%3A[0-9a-f]{8}-[0-9a-f]{64}", name) for name in found)
+        assert visitor.cookies["session_id"] not in " ".join(found)
 
 
 def test_the_server_drops_a_session_when_its_time_is_over(server: Memcached, store: MemcachedStore) -> None:
@@ -452,6 +460,342 @@ def test_a_server_that_is_down_is_replaced_by_no_other(
     assert {count_of(store.load(key)) for key in keys[alive.address]} == {2}
 
 
+# ---------------------------------------------------------------- the sessions of a user
+
+
+HOUR = 3600
+
+
+def of_user(user: str, seconds: float = HOUR, n: int = 1) -> Record:
+    return a_record({"n": n}, deadline=time.time() + seconds, user=user)
+
+
+def sign_in(store: MemcachedStore, user: str, seconds: float = HOUR) -> str:
+    """Store a session as a sign-in does; its key."""
+    key = store.new_key()
+    store.create(key, of_user(user, seconds))
+    return key
+
+
+def listed(store: MemcachedStore, user: str) -> set[str]:
+    return {key for key, _ in store.live(user)}
+
+
+def list_item(store: MemcachedStore, user: str) -> str:
+    return list_of(store.user_key(user)).decode()
+
+
+def told(server: Memcached, store: MemcachedStore, user: str, what: str) -> int:
+    """What the server tells of a user's list: s for its size, t for the seconds it has left."""
+    found = re.match(rf"HD {what}(-?\d+)\r", ask(server, f"mg {list_item(store, user)} {what}"))
+    assert found, "there is no such list"
+    return int(found[1])
+
+
+def user_on(store: MemcachedStore, server: Memcached) -> str:
+    """A user whose list is on this server."""
+    names = (f"user{n}" for n in range(1000))
+    return next(name for name in names if store.server(store.user_key(name)).address == server.address)
+
+
+def key_on(store: MemcachedStore, server: Memcached) -> str:
+    while store.server(key := store.new_key()).address != server.address:
+        pass
+    return key
+
+
+def before_the_swap(monkeypatch: pytest.MonkeyPatch, action: Callable[[], object], times: int = 1) -> list[bytes]:
+    """Do something between the reading of a list and each of the first writes of a tidy one; the lists written."""
+    written: list[bytes] = []
+    send = Server.send
+
+    def disturbed(self: Server, *commands: bytes) -> list[Reply]:
+        if re.match(rb"ms \S+:user \d+ C", commands[0]):
+            written.append(commands[0].partition(b"\r\n")[2])
+            if len(written) <= times:
+                action()
+        return send(self, *commands)
+
+    monkeypatch.setattr(Server, "send", disturbed)
+    return written
+
+
+def test_round_trips_of_a_session_with_a_user(proxy: Proxy, open_store: Callable[..., MemcachedStore]) -> None:
+    store = open_store(proxy)
+    with proxy.expect(2):  # the session, and its place in the list
+        key = sign_in(store, "ada")
+    record = store.load(key)
+    assert record
+    with proxy.expect(2):
+        assert store.acquire(key, LONG).commit(Record(b'{"n":2}', record.created, record.deadline, "ada"))
+    with proxy.expect(3):  # a renewal
+        assert store.acquire(key, LONG).commit(of_user("ada", HOUR + 60))
+    with proxy.expect(2):  # one for the list, one for all sessions of a server
+        assert listed(store, "ada") == {key}
+    dead = sign_in(store, "ada")
+    store.delete(dead)
+    with proxy.expect(4):  # the dead one is left out from now on
+        assert listed(store, "ada") == {key}
+    with proxy.expect(2):
+        assert listed(store, "ada") == {key}
+    with proxy.expect(1):
+        assert listed(store, "nobody") == set()
+
+
+def test_a_renewal_costs_one_round_trip_more_and_seldom_another_four(
+    proxy: Proxy, open_store: Callable[..., MemcachedStore]
+) -> None:
+    store = open_store(proxy)
+    key, trips = sign_in(store, "ada", HOUR), proxy.trips
+    record = store.load(key)
+    assert record
+    for n in range(100):
+        assert store.acquire(key, LONG).commit(record)  # renews nothing
+        record = of_user("ada", HOUR + n)
+        assert store.acquire(key, LONG).commit(record)
+    assert proxy.trips - trips <= 1 + 200 * 2 + 100 + 2 * 4, "tidied up more than once in 50 renewals"
+
+
+def test_the_sessions_of_a_user_are_found_without_a_look_at_any_other(server: Memcached, store: MemcachedStore) -> None:
+    for n in range(100):
+        sign_in(store, f"user{n}")
+        a_key(store)
+    keys = {sign_in(store, "ada") for _ in range(3)}
+    before = stat(server, "cmd_get")
+    assert listed(store, "ada") == keys
+    assert stat(server, "cmd_get") - before == 1 + len(keys)
+
+
+def test_more_sessions_than_go_in_one_send_are_all_found(
+    pair: list[Memcached], open_store: Callable[..., MemcachedStore]
+) -> None:
+    store = open_store(*pair)
+    keys = {sign_in(store, "ada") for _ in range(450)}
+    assert listed(store, "ada") == keys
+
+
+def test_everybodys_sessions_cannot_be_listed_and_it_is_said_what_can_be_asked(store: MemcachedStore) -> None:
+    with pytest.raises(CannotList, match="cannot list everybody's sessions.*Ask for those of one user"):
+        store.live(None)
+
+
+def test_the_name_of_a_user_is_in_no_name_of_an_item(server: Memcached, store: MemcachedStore) -> None:
+    sign_in(store, "ada lovelace\r\n")
+    found = names(server)
+    assert len(found) == 2
+    assert "lovelace" not in " ".join(found)
+
+
+def test_a_list_lasts_at_least_as_long_as_each_of_its_sessions(server: Memcached, store: MemcachedStore) -> None:
+    for seconds, least in ((100, 100), (10 * DAY, 10 * DAY), (100, 10 * DAY), (40 * DAY, 40 * DAY), (DAY, 40 * DAY)):
+        sign_in(store, "ada", seconds)
+        assert least <= told(server, store, "ada", "t") <= 2 * (least + 3)
+    assert len(listed(store, "ada")) == 5
+    sign_in(store, "cleo", 40 * DAY)
+    assert told(server, store, "cleo", "t") >= 40 * DAY, "a number above 30 days is a date to the server"
+    key = sign_in(store, "bob", 100)
+    assert store.acquire(key, LONG).commit(of_user("bob", 10 * DAY))
+    assert told(server, store, "bob", "t") >= 10 * DAY, "it was renewed"
+
+
+def test_a_list_that_is_tidied_up_keeps_its_time(server: Memcached, store: MemcachedStore) -> None:
+    sign_in(store, "ada", 10 * DAY)
+    store.delete(sign_in(store, "ada", 100))
+    left = told(server, store, "ada", "t")
+    assert len(listed(store, "ada")) == 1
+    assert told(server, store, "ada", "s") == 65
+    assert left - 2 <= told(server, store, "ada", "t") <= left + 1
+
+
+def test_two_sign_ins_at_once_leave_the_longer_time(
+    server: Memcached, store: MemcachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {sign_in(store, "ada", 100)}
+    written = before_the_swap(monkeypatch, lambda: keys.add(sign_in(store, "ada", 20 * DAY)))
+    keys.add(sign_in(store, "ada", DAY))
+    assert len(written) >= 2
+    assert told(server, store, "ada", "t") >= 20 * DAY
+    assert listed(store, "ada") == keys
+
+
+def test_who_signs_in_while_a_list_is_tidied_up_stays_in_it(
+    server: Memcached, store: MemcachedStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {sign_in(store, "ada")}
+    store.delete(sign_in(store, "ada"))
+    written = before_the_swap(monkeypatch, lambda: keys.add(sign_in(store, "ada")), times=5)
+    listed(store, "ada")
+    assert len(written) == 6, "each lost swap is tried again"
+    assert len(keys) == 6
+    assert listed(store, "ada") == keys
+    assert told(server, store, "ada", "s") == 6 * 65
+
+
+def _sign_in_and_out(address: str, times: int, begun: Any, found: Any) -> None:
+    """In any process: sign in, end two of three sessions again, and now and then look at the list; who is left."""
+    begun.put(True)
+    store = MemcachedStore(servers=address)
+    store.namespace = "0123abcd-"
+    left = []
+    for n in range(times):
+        key = sign_in(store, "ada", 100 + n)
+        if n % 3:
+            store.delete(key)
+        else:
+            left.append(key)
+        if n % 10 == 0:
+            assert set(left) <= listed(store, "ada"), "one of ours is missing"
+    found.put(left)
+    store.close()
+
+
+def test_nobody_is_lost_among_processes_that_sign_in_and_tidy_up(server: Memcached, store: MemcachedStore) -> None:
+    """Races are left to chance here: 8 threads and another process, 50 times each."""
+    begun, found = (multiprocessing.get_context("spawn").Queue() for _ in range(2))
+    args = (server.address, 50, begun, found)
+    with process(_sign_in_and_out, *args), ThreadPoolExecutor(8) as pool:
+        assert begun.get(timeout=LONG)  # a new process takes its time
+        for done in [pool.submit(_sign_in_and_out, *args) for _ in range(8)]:
+            done.result(LONG)
+        left = {key for _ in range(9) for key in found.get(timeout=LONG)}
+    assert len(left) == 9 * 17
+    assert listed(store, "ada") == left
+
+
+def test_a_list_does_not_grow_with_sign_ins_that_are_over_nor_with_renewals(
+    server: Memcached, store: MemcachedStore
+) -> None:
+    sizes = []
+    for n in range(2000):
+        store.delete(sign_in(store, "ada", HOUR))
+        if n % 25 == 0:
+            sizes.append(told(server, store, "ada", "s"))
+    key = sign_in(store, "ada", HOUR)
+    for n in range(300):
+        assert store.replace(key, of_user("ada", HOUR + n))
+        sizes.append(told(server, store, "ada", "s"))
+    assert 3000 < max(sizes) < 4096 + 3 * 65
+    assert listed(store, "ada") == {key}
+
+
+def test_a_long_list_is_tidied_up_only_when_it_is_twice_as_long(
+    proxy: Proxy, open_store: Callable[..., MemcachedStore]
+) -> None:
+    store = open_store(proxy)
+    with proxy.expect(200 * 2 + 4 + 5):  # after 64 sessions, and after 191, which are asked for in two batches
+        for _ in range(200):
+            sign_in(store, "ada")
+
+
+def test_a_session_that_has_moved_or_changed_hands_is_not_listed(store: MemcachedStore) -> None:
+    moved, given, key = (sign_in(store, "ada") for _ in range(3))
+    assert store.acquire(moved, LONG).commit(Record(b"", 1.0, time.time() + 60))
+    assert store.acquire(given, LONG).commit(of_user("bob"))
+    assert listed(store, "ada") == {key}
+    assert listed(store, "bob") == {given}
+
+
+def test_a_user_has_no_more_sessions_than_the_list_can_name(
+    start: Callable[..., Memcached], open_store: Callable[..., MemcachedStore]
+) -> None:
+    server = start("-I", "1k", "-o", "slab_chunk_max=1024")
+    store, keys = open_store(server), []
+    with pytest.raises(Unavailable, match="list of its user's sessions is full"):
+        while len(keys) < 50:
+            keys.append(sign_in(store, "ada"))
+    assert 10 < len(keys) < 16
+    assert listed(store, "ada") == set(keys)
+    assert stat(server, "curr_items") == len(keys) + 1, "nothing of the refused one is there"
+    sign_in(store, "bob")
+    store.delete(keys.pop(0))
+    keys.append(sign_in(store, "ada"))
+    assert listed(store, "ada") == set(keys)
+
+
+def test_a_list_that_the_server_dropped_grows_again_with_each_renewal(server: Memcached, store: MemcachedStore) -> None:
+    keys = [sign_in(store, "ada") for _ in range(3)]
+    ask(server, f"md {list_item(store, 'ada')}")
+    assert listed(store, "ada") == set(), "this is what facts.cannot says"
+    add = fresh(2)
+    for n, key in enumerate(keys):
+        assert store.replace(key, Record(add.data, add.created, add.deadline + 1, "ada"))
+        assert listed(store, "ada") == set(keys[: n + 1])
+
+
+def test_a_list_of_nonsense_is_a_list_of_nothing(server: Memcached, store: MemcachedStore) -> None:
+    key = sign_in(store, "ada")
+    nonsense = f"a b\n{'x' * 300}\n\r\n\n{'0' * 65}\n"
+    ask(server, f"ms {list_item(store, 'ada')} {len(nonsense)} MP\r\n{nonsense}")
+    assert listed(store, "ada") == {key}
+
+
+@pytest.mark.parametrize("down", [Memcached.kill, Memcached.pause])
+def test_nobody_signs_in_while_the_server_of_the_list_is_down(
+    pair: list[Memcached], open_store: Callable[..., MemcachedStore], down: Callable[[Memcached], None]
+) -> None:
+    store = open_store(*pair)
+    here, there = pair
+    user, key = user_on(store, there), key_on(store, here)
+    down(there)
+    assert there.address in refused(lambda: store.create(key, of_user(user)))
+    assert store.load(key) is None
+    assert stat(here, "curr_items") == 0, "nothing is half done"
+    store.create(key, of_user(user_on(store, here)))
+
+
+def test_nobody_signs_in_while_the_server_of_the_session_is_down(
+    pair: list[Memcached], open_store: Callable[..., MemcachedStore]
+) -> None:
+    store = open_store(*pair)
+    here, there = pair
+    user = user_on(store, here)
+    there.kill()
+    refused(lambda: store.create(key_on(store, there), of_user(user)))
+    assert stat(here, "curr_items") == 0
+    assert listed(store, user) == set()
+
+
+@pytest.mark.parametrize("down", [Memcached.kill, Memcached.pause])
+def test_who_is_signed_in_goes_on_while_the_server_of_the_list_is_down(
+    pair: list[Memcached],
+    open_store: Callable[..., MemcachedStore],
+    logged: list[str],
+    down: Callable[[Memcached], None],
+) -> None:
+    store = open_store(*pair)
+    here, there = pair
+    user, key = user_on(store, there), key_on(store, here)
+    store.create(key, of_user(user))
+    down(there)
+    begin = time.monotonic()
+    assert store.acquire(key, LONG).commit(of_user(user, HOUR + 1, n=2))
+    assert time.monotonic() - begin < BOUND
+    assert count_of(store.load(key)) == 2
+    assert "may be missing in the list" in logged[-1] and there.address in logged[-1] and user not in logged[-1]
+    refused(lambda: listed(store, user))
+    there.resume() if there.process else there.start()
+    assert store.acquire(key, LONG).commit(of_user(user, HOUR + 2))
+    assert listed(store, user) == {key}
+
+
+def test_sessions_of_a_server_that_is_down_are_not_taken_for_dead(
+    pair: list[Memcached], open_store: Callable[..., MemcachedStore]
+) -> None:
+    store = open_store(*pair)
+    here, there = pair
+    user, key = user_on(store, here), key_on(store, there)
+    store.create(key, of_user(user))
+    there.pause()
+    assert there.address in refused(lambda: listed(store, user))
+    for n in range(100):  # enough to have the list tidied up
+        gone = key_on(store, here)
+        store.create(gone, of_user(user, HOUR + n))
+        store.delete(gone)
+    assert told(here, store, user, "s") < 4096 + 3 * 65
+    there.resume()
+    assert listed(store, user) == {key}
+
+
 # ---------------------------------------------------------------- leases
 
 
@@ -532,7 +876,7 @@ def page(visitor: Visitor, path: str, status: int) -> str:
 def where(pair: list[Memcached], visitor: Visitor) -> str:
     """The address of the server that has a visitor's session."""
     key = store_key(visitor)
-    (address,) = (server.address for server in pair if key in ask(server, "lru_crawler metadump all", "END"))
+    (address,) = (server.address for server in pair if key in " ".join(names(server)))
     return address
 
 

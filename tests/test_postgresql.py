@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
+import secrets
 import shutil
 import subprocess
 import sys
@@ -21,9 +22,11 @@ import psycopg
 import pytest
 
 from services.postgresql import Postgresql
-from sessions import ConfigError, LockTimeout, Store, Unavailable
+from sessions import ConfigError, LockTimeout, Record, Store, Unavailable
 from sessions.backends import pglink
-from sessions.backends.postgresql import PostgresqlStore, table_sql
+from sessions.backends.pgtable import table_sql
+from sessions.backends.postgresql import PostgresqlStore
+from sessions.errors import Unreadable
 from sessions.testing import LONG, NAMESPACE, NOW, SHORT, a_record, add_one, count_of
 from tests.backends import postgresql, table_of
 from tests.pgbouncer import PgBouncer
@@ -76,10 +79,10 @@ def store(open_store: OpenStore) -> PostgresqlStore:
     return open_store()
 
 
-def a_key(store: Store, **values: Any) -> str:
+def a_key(store: Store, user: str = "", **values: Any) -> str:
     """A stored session."""
     key = store.new_key()
-    store.create(key, a_record({"n": 1} | values))
+    store.create(key, a_record({"n": 1} | values, user=user))
     return key
 
 
@@ -93,6 +96,13 @@ def sql(statement: str, *params: Any, dsn: str | None = None) -> list[tuple[Any,
 def terminate(application: str = "sessions", dsn: str | None = None) -> None:
     """Close the connections of the stores, as an administrator would."""
     sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = %s", application, dsn=dsn)
+
+
+def wait_for_a_lock() -> None:
+    """Until somebody waits for one."""
+    end = time.monotonic() + LONG
+    while not sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
+        assert time.monotonic() < end
 
 
 @contextmanager
@@ -117,6 +127,18 @@ def test_a_request_makes_as_few_round_trips_as_it_can(table: str) -> None:
                 with proxy.expect(trips):
                     assert visitor.get(path).status == 200
             assert visitor.get("/read").text == "2"
+
+
+def test_a_user_with_few_sessions_is_listed_in_one_round_trip_and_all_in_batches(
+    open_store: OpenStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessions.backends.postgresql._BATCH", 4)
+    with Proxy(postgresql().port) as proxy:
+        store = open_store(f"postgresql://sessions@{proxy.address}/sessions")
+        keys = [a_key(store, user) for user in 3 * ["ada"] + 8 * ["bob"] + 2 * [""]]
+        for user, found, trips in [("ada", keys[:3], 1), ("bob", keys[3:11], 3), ("eve", [], 1), (None, keys, 4)]:
+            with proxy.expect(trips):
+                assert [key for key, _ in store.live(user)] == sorted(found)
 
 
 # ---------------------------------------------------------------- options and the start
@@ -159,20 +181,74 @@ def test_a_database_that_does_not_exist_is_unavailable_and_named() -> None:
 # ---------------------------------------------------------------- the table
 
 
-def test_two_processes_that_start_at_once_on_an_empty_database_both_start(table: str) -> None:
+BEFORE = """\
+CREATE TABLE {table} (key text COLLATE "C" PRIMARY KEY, data text NOT NULL,
+    created double precision NOT NULL, deadline double precision NOT NULL) WITH (fillfactor = 70);
+CREATE INDEX {table}_deadline ON {table} (deadline);
+INSERT INTO {table} (data, created, deadline, key) VALUES ('{"n": 1}', 1999999940, 2000000600, '0123abcd-old')"""
+"""A table as the version before made it, with a session in it."""
+
+OLD = "0123abcd-old"
+
+
+def of_version_before(table: str) -> str:
+    sql(BEFORE.replace("{table}", table))
+    return table
+
+
+def test_two_processes_that_start_at_once_where_tables_are_missing_or_of_the_version_before_both_start(
+    table: str,
+) -> None:
+    tables = [f"{table}_{n}" for n in range(20)]  # so many that both come to one at about the same time
+    for each in tables[::2]:
+        of_version_before(each)
     code = (
         "import sys; from sessions.backends.postgresql import PostgresqlStore as S; print('ready', flush=True); "
-        "[S(dsn=sys.argv[1], table=sys.argv[2] + line.strip()).close() for line in sys.stdin]"
+        "[S(dsn=sys.argv[1], table=line.strip()).close() for line in sys.stdin]"
     )
-    command = [sys.executable, "-c", code, postgresql().dsn, table]
+    command = [sys.executable, "-c", code, postgresql().dsn]
     both = [subprocess.Popen(command, cwd=ROOT, stdin=-1, stdout=-1, stderr=-1, text=True) for _ in range(2)]
     assert [process.stdout.readline() for process in both if process.stdout] == ["ready\n"] * 2
     for process in both:
         assert process.stdin
-        process.stdin.writelines(f"_{n}\n" for n in range(20))  # 20 tables: both come to each at about the same time
+        process.stdin.writelines(f"{each}\n" for each in tables)
         process.stdin.flush()
     assert [process.communicate(timeout=LONG)[1] for process in both] == ["", ""]
     assert [process.returncode for process in both] == [0, 0]
+    kept = [sql(f"SELECT * FROM {each}") for each in tables]  # noqa: S608 -- a name of the test's own
+    assert kept == 10 * [[(OLD, '{"n": 1}', NOW - 60, NOW + 600, "", False)], []]
+
+
+def test_a_table_is_brought_up_to_date_between_the_requests_of_a_process_of_the_version_before(
+    open_store: OpenStore, table: str
+) -> None:
+    of_version_before(table)
+    with psycopg.connect(postgresql().dsn) as old, ThreadPoolExecutor(1) as pool:
+        old.execute(f"SELECT data FROM {table} WHERE key = '{OLD}' FOR UPDATE")  # noqa: S608 -- names of the test's own
+        start = pool.submit(open_store)
+        wait_for_a_lock()
+        old.execute(f"""UPDATE {table} SET data = '{{"n": 2}}' WHERE key = '{OLD}'""")  # noqa: S608
+        old.commit()
+        store = start.result(LONG)
+        assert count_of(store.load(OLD)) == 2
+        key = a_key(store, "ada")
+        old.execute(f"UPDATE {table} SET data = '{{}}' WHERE key = '{key}'")  # noqa: S608 -- the old process goes on
+        old.execute(f"INSERT INTO {table} (key, data, created, deadline) VALUES ('0123abcd-new', '{{}}', 1, 2)")  # noqa: S608
+        old.commit()
+        assert [key for key, _ in store.live("ada")] == [key]
+        assert store.load("0123abcd-new") == Record(b"{}", 1.0, 2.0)
+
+
+def test_a_table_that_is_in_use_for_too_long_is_not_brought_up_to_date_and_the_start_says_so(
+    open_store: OpenStore, table: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sessions.backends.pgtable._START_TIMEOUT", SHORT)
+    of_version_before(table)
+    with psycopg.connect(postgresql().dsn) as old:
+        old.execute(f"SELECT data FROM {table} FOR UPDATE")  # noqa: S608 -- a name of the test's own
+        with pytest.raises(ConfigError, match=rf"in use for {SHORT} s; .* python -m sessions sql --table {table}$"):
+            open_store()
+    open_store()
 
 
 @pytest.fixture
@@ -199,6 +275,19 @@ def test_a_user_without_the_right_to_create_can_use_the_table(open_store: OpenSt
     assert store.count() == 1
 
 
+def test_a_user_who_does_not_own_the_table_cannot_bring_it_up_to_date_and_is_told_who_can(
+    open_store: OpenStore, table: str, guest: str
+) -> None:
+    of_version_before(table)
+    sql(f'GRANT SELECT, INSERT, UPDATE, DELETE ON "{table}" TO "{table}"')
+    with pytest.raises(ConfigError, match=f"earlier version, and .* may not .* python -m sessions sql --table {table}"):
+        open_store(guest)
+    sql(table_sql(table))
+    store = open_store(guest)
+    add_one(store, OLD, 1)
+    assert count_of(store.load(OLD)) == 2
+
+
 def test_the_table_may_be_in_a_schema(open_store: OpenStore, table: str) -> None:
     with pytest.raises(ConfigError, match=f'schema "{table}" does not exist'):
         open_store(table=f"{table}.user")
@@ -213,6 +302,9 @@ def test_a_table_of_something_else_is_refused(open_store: OpenStore, table: str)
     sql(f'CREATE TABLE "{table}" (key text, value text)')
     with pytest.raises(ConfigError, match="other columns"):
         open_store()
+    assert sql("SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0", table) == [
+        ("key",), ("value",),
+    ]  # fmt: skip
 
 
 def test_the_sql_can_be_printed_and_run_by_hand(open_store: OpenStore, table: str) -> None:
@@ -226,10 +318,11 @@ def test_the_sql_can_be_printed_and_run_by_hand(open_store: OpenStore, table: st
 
 
 def test_nine_of_ten_updates_of_live_sessions_are_heap_only(store: PostgresqlStore, table: str) -> None:
-    keys = [a_key(store, fill="x" * 300) for _ in range(50)]
-    for _ in range(20):
-        for key in keys:
-            add_one(store, key, 1)
+    users = 25 * ["ada", ""]
+    keys = [a_key(store, user, fill="x" * 300) for user in users]
+    for n in range(20):
+        for key, user in zip(keys, users, strict=True):
+            assert store.acquire(key, LONG).commit(a_record({"n": n, "fill": "x" * 300}, user=user))
     store.close()  # a server process reports its figures when it ends, if not before
     query = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = %s"
     end = time.monotonic() + LONG
@@ -238,6 +331,73 @@ def test_nine_of_ten_updates_of_live_sessions_are_heap_only(store: PostgresqlSto
     updates, hot = figures
     assert updates == 1000
     assert hot >= 900
+
+
+# ---------------------------------------------------------------- users
+
+
+@pytest.mark.parametrize("analysed", [False, True])
+def test_the_sessions_of_a_user_are_found_by_the_index_and_no_others_are_looked_at(
+    store: PostgresqlStore, table: str, analysed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sql(f"""INSERT INTO {table} SELECT namespace || '-' || encode(sha256(n::text::bytea), 'hex'), '{{}}', 1, 2, account
+        FROM generate_series(1, 10000) AS n, unnest(ARRAY['0123abcd', 'ffffffff']) AS namespace,
+        LATERAL (SELECT CASE WHEN n <= 3 THEN 'ada' WHEN mod(n, 3) = 0 THEN '' ELSE 'bob' END AS account) AS x""")  # noqa: S608
+    if analysed:
+        sql(f"ANALYZE {table}")
+    asked: list[tuple[Any, ...]] = []
+    rows = store._rows
+
+    def noted(*question: Any) -> list[tuple[Any, ...]]:
+        asked.append(question)
+        return rows(*question)
+
+    monkeypatch.setattr(store, "_rows", noted)
+    assert len(list(store.live("ada"))) == 3
+    assert len(asked) == 1
+    assert len(list(store.live("bob"))) > 6000
+    for statement, *params in (asked[0], asked[1], asked[30]):
+        plan = "\n".join(line for (line,) in rows(f"EXPLAIN (ANALYZE) {statement}", *params))
+        assert f"Index Scan using {table}_account on {table}" in plan
+        for more_than_needed in ("Seq Scan", "Sort", "Bitmap", "Rows Removed"):
+            assert more_than_needed not in plan
+
+
+def test_accounts_are_told_apart_and_found_however_long_their_names_are(store: PostgresqlStore) -> None:
+    names = [secrets.token_hex(3000), 3000 * "x", 3000 * "x" + "y", 3000 * "é"]
+    keys = [a_key(store, name) for name in names]
+    for name, key in zip(names, keys, strict=True):
+        assert [(found, record.user) for found, record in store.live(name)] == [(key, name)]
+
+
+def test_plain_names_can_be_read_in_the_table(store: PostgresqlStore, table: str) -> None:
+    for name in ("ada", "Ada Lovelace", "ada+x@example.org", "é%\0"):
+        a_key(store, name)
+    query = f'SELECT account FROM {table} ORDER BY account COLLATE "C"'  # noqa: S608 -- a name of the test's own
+    assert sql(query) == [("%C3%A9%25%00",), ("Ada Lovelace",), ("ada",), ("ada+x@example.org",)]
+
+
+def test_nobody_is_no_user(store: PostgresqlStore) -> None:
+    a_key(store)
+    assert list(store.live("")) == []
+
+
+def test_a_row_whose_account_cannot_be_read_is_set_aside_and_hides_no_other(
+    store: PostgresqlStore, table: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    keys = sorted(a_key(store, "ada") for _ in range(3))
+    sql(f"UPDATE {table} SET account = '%%ff' WHERE key = '{keys[1]}'")  # noqa: S608 -- names of the test's own
+    assert [key for key, _ in store.live(None)] == [keys[0], keys[2]]
+    with pytest.raises(Unreadable, match="account"):
+        store.load(keys[1])
+    assert caplog.text == ""
+    hold = store.acquire(keys[1], LONG)
+    assert not hold.commit(a_record())
+    assert caplog.text.count("unreadable record") == 1
+    store.acquire(keys[0], LONG).set_aside(ValueError("torn"))
+    assert [key for key, _ in store.live("ada")] == [keys[2]]
+    kept = sql(f"SELECT key FROM {table} WHERE key LIKE %s ORDER BY key", "unreadable:%")  # noqa: S608
+    assert kept == [(f"unreadable:{key}",) for key in keys[:2]]
 
 
 # ---------------------------------------------------------------- what is shared
@@ -276,9 +436,7 @@ def test_a_lock_is_waited_for_in_steps_and_got_when_it_is_free(
         other.acquire(key, SHORT)
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(other.acquire, key, LONG)
-        end = time.monotonic() + LONG
-        while not sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-            assert time.monotonic() < end
+        wait_for_a_lock()
         assert hold.commit(a_record({"n": 2}))
         assert count_of(waiting.result(LONG).record) == 2
         waiting.result().release()
@@ -358,6 +516,8 @@ def test_through_a_transaction_pooler_everything_works(open_store: OpenStore, tm
         hold.delete()
         assert stores[1].load(key) is None
         assert stores[0].purge(10) == 0
+        key = a_key(stores[0], "ada")
+        assert [found for found, _ in stores[1].live("ada")] == [key]
 
 
 # ---------------------------------------------------------------- faults

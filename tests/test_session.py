@@ -194,6 +194,28 @@ def test_the_first_write_of_a_visitor_is_one_call(counting: CountingStore) -> No
     assert counting.calls == ["create"]
 
 
+def test_signing_in_is_three_calls(counting: CountingStore) -> None:
+    """The new id is stored, and word of the move is left under the old one."""
+    id = begin(counting)
+    del counting.calls[:]
+    session = Session(id, store=counting)
+    session.sign_in("ada")
+    session.save()
+    assert counting.calls == ["acquire", "create", "commit"]
+
+
+def test_a_request_of_a_user_costs_no_more_than_that_of_a_visitor(counting: CountingStore) -> None:
+    session = Session(begin(counting), store=counting)
+    session.sign_in("ada")
+    session.save()
+    del counting.calls[:]
+    session = Session(session.id, store=counting)
+    assert session.user == "ada"
+    session["n"] = 2
+    session.save()
+    assert counting.calls == ["acquire", "commit"]
+
+
 def test_reading_without_locks_is_one_call(counting: CountingStore) -> None:
     id = begin(counting)
     del counting.calls[:]
@@ -682,7 +704,7 @@ class FailingStore(RamStore):
 
 @pytest.mark.parametrize("locking", MODES)
 @pytest.mark.parametrize("failing", ["load", "create", "replace", "delete"])
-@pytest.mark.parametrize("action", ["read", "write", "regenerate", "delete", "begin"])
+@pytest.mark.parametrize("action", ["read", "write", "regenerate", "sign in", "sign out", "delete", "begin"])
 def test_a_store_that_does_not_answer_is_a_503_and_nothing_else(
     clock: Clock, failing: str, action: str, locking: str
 ) -> None:
@@ -690,12 +712,17 @@ def test_a_store_that_does_not_answer_is_a_503_and_nothing_else(
     assert isinstance(store, FailingStore)
     id = begin(store)
     session = Session(None if action == "begin" else id, store=store, locking=locking)
+    before = store.load(store.key_of(id))
     store.failing = frozenset({failing})
     try:
         if action in ("write", "begin"):
             session["n"] = 2
         elif action == "read":
             session.get("n")
+        elif action == "sign in":
+            session.sign_in("bob")
+        elif action == "sign out":
+            session.sign_out()
         else:
             getattr(session, action)()
         session.save()
@@ -704,7 +731,7 @@ def test_a_store_that_does_not_answer_is_a_503_and_nothing_else(
         assert session.cookie is None
         session.discard()
         store.failing = frozenset()
-        assert read(store, id) == {"n": 1}
+        assert store.load(store.key_of(id)) == before
     assert len(store.locks) == 0
 
 
@@ -715,13 +742,14 @@ def test_after_the_answer_has_begun_only_a_block_may_write(store: Store) -> None
     assert session["n"] == 1
     for write in (
         lambda: session.update(n=2), session.clear, lambda: session.pop("n"), lambda: session.setdefault("m", 1),
-        session.regenerate,
+        session.regenerate, lambda: session.sign_in("ada"), session.sign_out,
     ):  # fmt: skip
         with pytest.raises(SessionClosed):
             write()
     with session.lock():
         session["n"] = 2
     assert read(store, session.id) == {"n": 2}
+    assert session.user is None
 
 
 def test_a_session_cannot_begin_or_move_after_the_answer_has_begun(store: Store) -> None:

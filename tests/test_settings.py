@@ -13,6 +13,7 @@ import pytest
 import sessions
 from sessions import ConfigError, RamSession
 from sessions.backends.ram import RamStore
+from sessions.limits import Limits
 from sessions.settings import Settings
 from sessions.table import stores
 
@@ -50,6 +51,9 @@ def refused(**options: Any) -> str:
     [
         ("timeout", [0, -1, "60", None, True, math.inf, math.nan, 1e12, 10**400]),
         ("lifetime", [0, -1, "60", True, math.inf, math.nan]),
+        ("remember_timeout", [0, -1, "60", None, True, math.inf, math.nan, 1e12]),
+        ("remember_lifetime", [0, -1, "60", True, math.inf, math.nan]),
+        ("accounts", ["ada", {"ada": "secret"}, ["ada"], True]),
         ("name", ["", "a b", "a;b", "é", None, 5, "a=b", 'a"', "path", "Expires", "max-age", "domain"]),
         ("path", ["", "shop", "/a;b", 5, "/\r\nx"]),
         ("path_header", [5, True]),
@@ -107,10 +111,33 @@ def test_the_defaults_are_those_of_the_design() -> None:
     settings = Settings.parse({})
     found = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     assert found == {
-        "storage_class": RamSession, "timeout": 60, "lifetime": None, "name": "session_id", "path": None,
-        "path_header": None, "domain": None, "secure": "auto", "httponly": True, "samesite": "Lax", "persistent": True,
-        "clean_freq": 5, "locking": "implicit", "lock_timeout": 10, "debug": False, "store": (("snapshot_path", None),),
+        "storage_class": RamSession, "timeout": 60, "lifetime": None, "remember_timeout": 14 * 24 * 60,
+        "remember_lifetime": 30 * 24 * 60, "accounts": None, "name": "session_id", "path": None, "path_header": None,
+        "domain": None, "secure": "auto", "httponly": True, "samesite": "Lax", "persistent": True, "clean_freq": 5,
+        "locking": "implicit", "lock_timeout": 10, "debug": False, "store": (("snapshot_path", None),),
     }  # fmt: skip
+
+
+class Accounts:
+    """The least that `accounts` may be."""
+
+    def valid_since(self, user: str) -> float | None:
+        return 0.0
+
+    def revoke(self, user: str) -> None:
+        pass
+
+
+@pytest.mark.parametrize("lacking", ["valid_since", "revoke"])
+def test_accounts_need_both_methods(lacking: str) -> None:
+    methods = {name: lambda self, user: None for name in ("valid_since", "revoke") if name != lacking}
+    assert "valid_since and revoke" in refused(accounts=type("Half", (), methods)())
+    assert isinstance(Settings.parse({"accounts": Accounts()}).accounts, Accounts)
+
+
+def test_the_limits_of_a_remembered_user_are_options_of_their_own() -> None:
+    settings = Settings.parse({"timeout": 5, "lifetime": 50, "remember_timeout": 7, "remember_lifetime": None})
+    assert (settings.limits, settings.when_remembered) == (Limits(5, 50), Limits(7, None))
 
 
 def test_an_option_of_another_backend_passes() -> None:

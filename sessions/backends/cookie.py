@@ -70,6 +70,7 @@ class CookieStore(Store):
         locks_processes=False,
         revokes=False,
         counts=False,
+        lists=False,
         purges=False,
         max_bytes=2800,
         keeps="In the browser's cookie, encrypted. The server keeps nothing.",

@@ -1,47 +1,30 @@
 """Sessions in files: they survive a restart, and all processes of one machine share them.
 
 A session is one file, storage_path/AB/KEY, where AB are the first two digits of the key's hash. `journal.py` says what
-is in it, and how it is locked.
+is in it, and how it is locked; `file_users.py` how the sessions of a user are found without looking at all.
 """
 
 from __future__ import annotations
 
-import functools
 import os
-import re
 import stat
 import time
-from collections.abc import Callable, Iterator
-from typing import ParamSpec, TypeVar
+from collections.abc import Iterator
 
-from ..errors import ConfigError, Unavailable, Unreadable
+from ..errors import ConfigError, Unreadable
 from ..facts import Facts
 from ..locks import poll
 from ..record import Record, reference
 from ..store import Hold, Store, log
-from .journal import NEW, UNREADABLE, Journal
-
-P = ParamSpec("P")
-T = TypeVar("T")
+from . import file_users
+from .file_hold import FileHold, answers
+from .journal import KEY, NEW, UNREADABLE, Journal
 
 _FOLDERS = tuple(f"{n:02x}" for n in range(256))
-_KEY = re.compile(r"[\w-]*[0-9a-f]{64}", re.ASCII)
 _KEEP = {UNREADABLE: 7 * 86400, NEW: 3600}  # seconds until the cleaner removes what was set aside, or left by a kill
 _YOUNG = 60  # seconds in which a file that makes no sense may be one that is just being made
 _REPLACE_TIMEOUT = 10.0  # seconds
-
-
-def _answers(method: Callable[P, T]) -> Callable[P, T]:
-    """A disk that is full, gone or forbidden is an unavailable store. A session that is not there is no such error."""
-
-    @functools.wraps(method)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(*args, **kwargs)
-        except OSError as error:
-            raise Unavailable(f"session files: {error}") from error
-
-    return wrapper
+_TIDIED = 500  # leftovers in the index that whoever lists a user's sessions removes at most
 
 
 class FileStore(Store):
@@ -92,7 +75,14 @@ class FileStore(Store):
         """The file of a session."""
         return f"{self.root}/{key[-64:-62]}/{key}"
 
-    @_answers
+    def _folder(self, user_key: str) -> str:
+        return self.path(user_key) + file_users.SUFFIX
+
+    def _entry(self, key: str, user: str) -> str:
+        whose = key[:-64] + self.user_key(user)[-64:]  # the cleaner also meets sessions of other applications
+        return f"{self._folder(whose)}/{key}"
+
+    @answers
     def _hold(self, key: str, timeout: float) -> Hold:
         end = time.monotonic() + timeout
         while (journal := Journal.open(self.path(key), self.durable)) is not None:
@@ -113,7 +103,7 @@ class FileStore(Store):
             journal.set_aside(error)
             return None
 
-    @_answers
+    @answers
     def load(self, key: str) -> Record | None:
         journal = Journal.open(self.path(key), self.durable)
         if journal is None:
@@ -126,14 +116,18 @@ class FileStore(Store):
         finally:
             journal.close()
 
-    @_answers
+    @answers
     def create(self, key: str, record: Record) -> None:
-        Journal.create(self.path(key), self.durable, record)
+        if not record.user:
+            Journal.create(self.path(key), self.durable, record)
+            return
+        with file_users.entered(self._entry(key, record.user), self.durable):
+            Journal.create(self.path(key), self.durable, record)
 
     def replace(self, key: str, record: Record) -> bool:
         return self.acquire(key, _REPLACE_TIMEOUT).commit(record)
 
-    @_answers
+    @answers
     def delete(self, key: str) -> None:
         journal = Journal.open(self.path(key), self.durable)
         if journal is not None:
@@ -142,15 +136,59 @@ class FileStore(Store):
             finally:
                 journal.close()
 
-    @_answers
+    def forget(self, key: str, user: str) -> None:
+        """Take a session that has ended or changed hands out of the index by user. What has been done cannot fail any
+        more because of that; an entry too many does no harm."""
+        if user:
+            try:
+                file_users.forget(self._entry(key, user))
+            except OSError as error:
+                log.warning("session %s stays in the index until the cleaner comes: %s", reference(key), error)
+
+    @answers
+    def live(self, user: str | None) -> Iterator[tuple[str, Record]]:
+        found = []
+        for key in (entry.name for entry in self._sessions()) if user is None else self._keys_of(user):
+            record = self._peek(key)
+            if record and record.data and user in (None, record.user):
+                found.append((key, record))
+        return iter(found)
+
+    def _sessions(self) -> Iterator[os.DirEntry[str]]:
+        for folder in _FOLDERS:
+            for entry in self._entries(folder):
+                if entry.name.startswith(self.namespace) and KEY.fullmatch(entry.name):
+                    yield entry
+
+    def _keys_of(self, user: str) -> list[str]:
+        folder = self._folder(self.user_key(user))
+        file_users.tidy(folder, self.path, _TIDIED)
+        return file_users.keys(folder)
+
+    def _peek(self, key: str) -> Record | None:
+        """The record of a session that may just be being made, so one that makes no sense is not set aside."""
+        journal = Journal.open(self.path(key), self.durable)
+        if journal is None:
+            return None
+        try:
+            return journal.read()
+        except Unreadable:
+            return None
+        finally:
+            journal.close()
+
+    @answers
     def purge(self, limit: int) -> int:
-        removed = 0
+        removed = tidied = 0
         for _ in _FOLDERS:
             for entry in self._entries(_FOLDERS[self._next_folder]):
                 if removed == limit:
                     return removed  # the next call looks at this folder again
                 try:
-                    removed += self._remove_if_due(entry)
+                    if entry.name.endswith(file_users.SUFFIX):
+                        tidied += file_users.tidy(entry.path, self.path, limit - tidied)
+                    else:
+                        removed += self._remove_if_due(entry)
                 except OSError as error:  # one bad file; the others can still be cleaned
                     log.warning("the cleaner could not look at %s: %s", entry.path, error)
             self._next_folder = (self._next_folder + 1) % len(_FOLDERS)
@@ -169,14 +207,15 @@ class FileStore(Store):
         for suffix, seconds in _KEEP.items():
             if entry.name.endswith(suffix) and age > seconds:
                 os.unlink(entry.path)
-        if found.st_mtime > self.clock() or not _KEY.fullmatch(entry.name):
+        if found.st_mtime > self.clock() or not KEY.fullmatch(entry.name):
             return 0
         journal = Journal.open(entry.path, self.durable)
         if journal is None:
             return 0
         try:
-            if journal.try_lock() and journal.has_name and journal.read().deadline <= self.clock():
+            if journal.try_lock() and journal.has_name and (record := journal.read()).deadline <= self.clock():
                 journal.unlink()
+                self.forget(entry.name, record.user)
                 return 1
         except Unreadable as error:
             if age > _YOUNG:
@@ -185,48 +224,14 @@ class FileStore(Store):
             journal.close()
         return 0
 
-    @_answers
+    @answers
     def count(self) -> int:
         now = self.clock()
-        return sum(
-            1
-            for folder in _FOLDERS
-            for entry in self._entries(folder)
-            if entry.name.startswith(self.namespace) and _KEY.fullmatch(entry.name) and _mtime(entry) > now
-        )
+        return sum(_mtime(entry) > now for entry in self._sessions())
 
-    @_answers
+    @answers
     def ping(self) -> None:
         os.utime(f"{self.root}/.writable")
-
-
-class FileHold(Hold):
-    """Holds a session by the flock of its file, which the kernel drops with the process.
-
-    Raises:
-        Unreadable: the file is no session record.
-    """
-
-    __slots__ = ("_journal",)
-
-    def __init__(self, store: FileStore, key: str, journal: Journal) -> None:
-        super().__init__(store, key, journal.read())
-        self._journal = journal
-
-    @_answers
-    def _commit(self, record: Record) -> bool:
-        return self.record is not None and self._journal.save(self.record, record)
-
-    @_answers
-    def _delete(self) -> None:
-        self._journal.unlink()
-
-    @_answers
-    def _set_aside(self) -> None:
-        os.replace(self._journal.path, self._journal.path + UNREADABLE)
-
-    def _unlock(self) -> None:
-        self._journal.close()
 
 
 def _mtime(entry: os.DirEntry[str]) -> float:

@@ -42,6 +42,7 @@ class FunctionStore(Store):
         shared=True,
         locks_processes=False,
         counts=False,
+        lists=False,
         purges=False,
         keeps="Wherever two functions of the site put it.",
         sharing="All processes whose functions reach the same place.",

@@ -20,6 +20,7 @@ import contextlib
 import errno
 import fcntl
 import os
+import re
 import stat
 from dataclasses import replace
 
@@ -30,21 +31,49 @@ from ..store import log
 GROWN = 8192  # bytes of a journal that are still cheaper to read than to rewrite
 UNREADABLE = ".unreadable"  # what the name of a file that was set aside ends with
 NEW = ".new"  # and of one that is being rewritten
+KEY = re.compile(r"[\w-]*[0-9a-f]{64}", re.ASCII)  # what the name of one that is neither looks like
 _DELETED = b"deleted\n"
 
 
-class Journal:
-    """A session's file, open. Its methods raise OSError where the disk does not do what is asked.
+class LockedFile:
+    """An open file whose own flock is a lock that ends with the process.
 
     Attributes:
         path: its name; the last part of it is the session's key.
     """
 
-    __slots__ = ("_durable", "_end", "_fd", "_size", "path")
+    __slots__ = ("_fd", "path")
 
-    def __init__(self, path: str, fd: int, durable: bool) -> None:
+    def __init__(self, path: str, fd: int) -> None:
         self.path = path
         self._fd = fd
+
+    def close(self) -> None:
+        """Close the file and end the lock on it, also for a process forked off meanwhile, which has the file too."""
+        fcntl.flock(self._fd, fcntl.LOCK_UN)
+        os.close(self._fd)
+
+    def try_lock(self) -> bool:
+        """Take the lock if nobody has it, in this process or another."""
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        return True
+
+    @property
+    def has_name(self) -> bool:
+        """Whether this is still the file of that name, and not one that was deleted or rewritten meanwhile."""
+        return os.fstat(self._fd).st_nlink > 0
+
+
+class Journal(LockedFile):
+    """A session's file, open. Its methods raise OSError where the disk does not do what is asked."""
+
+    __slots__ = ("_durable", "_end", "_size")
+
+    def __init__(self, path: str, fd: int, durable: bool) -> None:
+        super().__init__(path, fd)
         self._durable = durable
         self._end = self._size = 0  # of the last whole line, and of the file, when it was read
 
@@ -77,24 +106,6 @@ class Journal:
         finally:
             journal.close()
 
-    def close(self) -> None:
-        """Close the file and end the lock on it, also for a process forked off meanwhile, which has the file too."""
-        fcntl.flock(self._fd, fcntl.LOCK_UN)
-        os.close(self._fd)
-
-    def try_lock(self) -> bool:
-        """Take the lock if nobody has it, in this process or another."""
-        try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        return True
-
-    @property
-    def has_name(self) -> bool:
-        """Whether this is still the session's file, and not one that was deleted or rewritten meanwhile."""
-        return os.fstat(self._fd).st_nlink > 0
-
     def read(self) -> Record:
         """The state.
 
@@ -118,7 +129,7 @@ class Journal:
         found = os.fstat(self._fd)
         if found.st_nlink == 0 or found.st_size != self._size:
             return False  # see delete
-        if record.data == before.data and record.deadline > before.deadline:
+        if record.deadline > before.deadline and record == replace(before, deadline=record.deadline):
             self._settle(record)
             return True
         line = self._line(record)

@@ -2,7 +2,8 @@
 
 Memcached asks nobody for a password: whoever reaches it has all sessions. Keep it on loopback or a network of its own.
 
-`memcached_hold.py` says how a session is locked, `memcached_server.py` how the servers are talked to.
+`memcached_hold.py` says how a session is locked, `memcached_users.py` how those of a user are found, and
+`memcached_server.py` how the servers are talked to.
 
 Rejected: moving the keys of a dead server to another one, as clients for caches do. The sessions there would not be
 unreachable for a while but missing, and there again, out of date, when the server is back.
@@ -15,27 +16,27 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from ..errors import ConfigError, TooLarge, Unavailable, Unreadable
+from ..errors import CannotList, ConfigError, TooLarge, Unavailable, Unreadable
 from ..facts import Facts
 from ..locks import poll
 from ..record import Record, reference
 from ..store import Hold, Store, log
-from .memcached_hold import MemcachedHold, item, to_get
+from .memcached_hold import MemcachedHold, expiry, item, to_get
 from .memcached_server import Reply, Server
+from .memcached_users import UserLists
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 _PACKING = 64  # bytes that `Record.pack` adds to the values, at most
 _REPLACE_TIMEOUT = 10.0  # seconds
-_MONTH = 30 * 86400  # seconds; the server takes a larger number for a date
-_LAST_DATE = 2**31 - 1  # and later ones for the past
 
 
 class MemcachedStore(Store):
-    """Keeps each session in one of the servers, chosen by the hash of its key.
+    """Keeps each session in one of the servers, chosen by the hash of its key, and the list of a user's sessions in one
+    chosen by the hash of the name.
 
     Args:
         servers: 'host:port', several of them with commas between, or a list. All processes of a site must name the same
@@ -67,7 +68,8 @@ class MemcachedStore(Store):
         outage="Sessions of a server that does not answer: 503 within two seconds; those of the other servers go on. "
         "After a restart of the server they are gone.",
         needs="A Memcached server, 1.6 or newer, and the package pymemcache.",
-        cannot="MemcachedSession may evict: the server drops sessions when its memory is full or it restarts.",
+        cannot="MemcachedSession may evict: the server drops sessions when its memory is full or it restarts. Where it "
+        "drops the list of a user's sessions, each is hidden from that user until it is next renewed.",
     )
 
     lease: ClassVar[int] = 30
@@ -79,6 +81,7 @@ class MemcachedStore(Store):
         from pymemcache.client.rendezvous import RendezvousHash
 
         self._nodes = RendezvousHash(list(self._servers))
+        self.users = UserLists(self)
         self._token = secrets.token_hex(8)
         self._check()
 
@@ -121,13 +124,12 @@ class MemcachedStore(Store):
         limit = self.server(key).limit()
         if len(line) > limit:
             raise TooLarge(len(line), limit, "a session record")
-        return b"ms %b %d T%d %b\r\n%b" % (item(key), len(line), self._expiry(record), mode, line)
+        return b"ms %b %d T%d %b\r\n%b" % (item(key), len(line), expiry(self.seconds(record)), mode, line)
 
-    def _expiry(self, record: Record) -> int:
-        """Seconds, or a date, until which the server keeps it: a second longer than needed, for it counts whole ones,
-        and never 0, which would be for ever."""
-        seconds = max(math.ceil(record.deadline - self.clock()) + 1, 1)
-        return seconds if seconds <= _MONTH else min(int(time.time()) + seconds, _LAST_DATE)
+    def seconds(self, record: Record) -> int:
+        """How long the server keeps it: a second longer than needed, for it counts whole ones, and never 0, which
+        would be for ever."""
+        return max(math.ceil(record.deadline - self.clock()) + 1, 1)
 
     def read(self, key: str, found: Reply) -> Record | None:
         """The record in an answer, or None. One that makes no sense is taken out of the way."""
@@ -164,12 +166,26 @@ class MemcachedStore(Store):
     def create(self, key: str, record: Record) -> None:
         if self.server(key).send(self.to_set(key, record, b"ME"))[0].status != b"HD":
             raise Unavailable(f"the key of session {reference(key)} is taken")
+        if record.user:
+            try:
+                self.users.add(key, record)  # after it is stored; memcached_users.py says why
+            except Unavailable:
+                self.delete(key)
+                raise
 
     def replace(self, key: str, record: Record) -> bool:
         return self.acquire(key, _REPLACE_TIMEOUT).commit(record)
 
     def delete(self, key: str) -> None:
         self.server(key).send(b"md " + item(key))
+
+    def live(self, user: str | None) -> Iterator[tuple[str, Record]]:
+        if user is None:
+            raise CannotList(
+                "MemcachedSession cannot list everybody's sessions: there is a list of each user's, and none of all "
+                "users. Ask for those of one user"
+            )
+        return self.users.live(user)
 
     def purge(self, limit: int) -> int:
         return 0  # the server does it

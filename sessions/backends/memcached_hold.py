@@ -22,6 +22,9 @@ from .memcached_server import Reply
 if TYPE_CHECKING:
     from .memcached import MemcachedStore
 
+_MONTH = 30 * 86400  # seconds; the server takes a larger number for a date
+_LAST_DATE = 2**31 - 1  # and later ones for the past
+
 
 def item(key: str) -> bytes:
     """The server's name for the record of a session."""
@@ -36,6 +39,11 @@ def lock_of(key: str) -> bytes:
 def to_get(key: str) -> bytes:
     """The command that reads a session."""
     return b"mg %b v c" % item(key)
+
+
+def expiry(seconds: int) -> int:
+    """How the server is told that an item lives so many seconds: as a date, if they are more than a month."""
+    return seconds if seconds <= _MONTH else min(int(time.time()) + seconds, _LAST_DATE)
 
 
 class MemcachedHold(Hold):
@@ -90,7 +98,19 @@ class MemcachedHold(Hold):
             return self._too_late()
         command = self._values.to_set(self._key, record, b"C%d" % self._cas)
         status = self._server.send(command, self._to_unlock())[0].status
-        return status == b"HD" or (status == b"EX" and self._too_late())
+        if status == b"HD":
+            self._list_again(record)
+            return True
+        return status == b"EX" and self._too_late()
+
+    def _list_again(self, record: Record) -> None:
+        """A renewed session is put into the list of its user anew: the list must last as long, and may be lost."""
+        before = self.record
+        if before and record.user and (record.user, record.deadline) != (before.user, before.deadline):
+            try:
+                self._values.users.add(self._key, record)
+            except Unavailable as error:  # the session is saved; the next renewal does it
+                log.warning("session %s may be missing in the list of its user: %s", reference(self._key), error)
 
     def _lock_again(self) -> bool:
         """Whether the lease can be had anew. The comparison then tells whether the session was changed meanwhile."""

@@ -90,11 +90,16 @@ class Reply:
         status: HD (done), VA (a value follows), EN (no such item), NS (not stored), EX (it has changed since), NF.
         cas: the unique number of this state of the item, if it was asked for; else 0.
         value: what is stored, for VA.
+        size, flags, ttl: if they were asked for, how long that is, the number that stands beside it, and for how many
+            seconds it is kept (-1: for ever).
     """
 
     status: bytes
     cas: int = 0
     value: bytes | None = None
+    size: int = 0
+    flags: int = 0
+    ttl: int = -1
 
 
 def replies(answer: bytes) -> list[Reply]:
@@ -113,7 +118,9 @@ def replies(answer: bytes) -> list[Reply]:
         if status == b"VA":
             size = int(words.pop(0))
             value, rest = rest[:size], rest[size + 2 :]
-        found.append(Reply(status, next((int(word[1:]) for word in words if word.startswith(b"c")), 0), value))
+        told = {word[:1]: int(word[1:]) for word in words}
+        numbers = (told.get(name, missing) for name, missing in ((b"s", 0), (b"f", 0), (b"t", -1)))
+        found.append(Reply(status, told.get(b"c", 0), value, *numbers))
     return found
 
 

@@ -66,12 +66,12 @@ class Link(psycopg.Connection[Row]):
         self.patience = ANSWER + extra
         return self.execute(sql, params)
 
-    def ask_for_lock(self, sql: str, *params: Any, timeout: float) -> psycopg.Cursor[Row]:
-        """Begin a transaction and send statements of which one waits for a row that somebody else may hold.
+    def ask_for_lock(self, sql: str, *params: Any, timeout: float, extra: float = 0) -> psycopg.Cursor[Row]:
+        """Begin a transaction and send statements of which one waits for a lock that somebody else may hold.
 
         A wait for a lock and a server that hangs look the same from here. So it is waited for in steps: a hanging
-        server is noticed after one of them and ANSWER, however long `timeout` is. The cursor is at the result of the
-        first of `sql`'s statements.
+        server is noticed after one of them, ANSWER and `extra`, however long `timeout` is. The cursor is at the result
+        of the first of `sql`'s statements.
 
         Raises:
             psycopg.errors.LockNotAvailable: it was held for `timeout` seconds.
@@ -82,7 +82,7 @@ class Link(psycopg.Connection[Row]):
             left -= step
             begin = f"BEGIN; SET LOCAL lock_timeout = {max(1, round(step * 1000))}; "
             try:
-                return self.ask(begin + sql, *params, extra=step).set_result(2)
+                return self.ask(begin + sql, *params, extra=step + extra).set_result(2)
             except errors.LockNotAvailable:
                 self.ask("ROLLBACK")
                 if left <= 0:

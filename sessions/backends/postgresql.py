@@ -10,75 +10,46 @@ number of requests that use a session at the same time, idle_transaction_timeout
 Nothing else, for no state is left in a connection: nothing is prepared, SET is always SET LOCAL, and a search_path has
 to come from the role or the name of the table.
 
+The sessions of a user are found by an index on the account that stands in each row. They, and those of everybody, are
+read a hundred at a time, in the order of their keys, without a lock and without keeping a connection in between.
+
 Values are part of the statements. A server that logs statements logs what is in the sessions; the ids it never has.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
-from ..errors import ConfigError, Unavailable
+from ..errors import ConfigError, Unavailable, Unreadable
 from ..facts import Facts
-from ..record import Record
-from ..store import Hold, Store
+from ..record import Record, reference
+from ..store import Hold, Store, log
+from .pgtable import prepare, quoted
 
 if TYPE_CHECKING:
     from .pglink import Link, Links
 
-_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,49}(\.[A-Za-z_][A-Za-z0-9_]{0,49})?", re.ASCII)
 _WRITE_TIMEOUT = 10.0  # seconds for which delete and replace wait for the holder of a session
-_START_TIMEOUT = 10.0  # seconds for which a start waits for another process that is making the table
+_BATCH = 100  # sessions that are listed at a time
 
-# A page is filled to 70 %, so that the next version of a row fits on it. Such an update is "heap-only" (HOT): it
-# touches no index and is tidied up by the next reader, as long as no indexed column changes. So the deadline, which has
-# an index for the cleaner, is moved seldom (rule 7), and the data has no index at all.
-_TABLE = """\
-CREATE TABLE IF NOT EXISTS {table} (
-    key text COLLATE "C" PRIMARY KEY,    -- the application's prefix and the SHA-256 of the session id
-    data text NOT NULL,                  -- JSON; empty for a session that has moved to another key
-    created double precision NOT NULL,   -- epoch seconds
-    deadline double precision NOT NULL   -- epoch seconds
-) WITH (fillfactor = 70);
-CREATE INDEX IF NOT EXISTS {index} ON {table} (deadline);
-"""
-_RIGHTS = "SELECT, INSERT, UPDATE, DELETE"
-_USABLE = """SELECT key, data, created, deadline FROM {table} LIMIT 0;
-SELECT bool_and(has_table_privilege('{table}', privilege)) FROM unnest(string_to_array(%s, ', ')) AS privilege"""
-
-_LOAD = "SELECT data, created, deadline FROM {table} WHERE key = %s"
+_COLUMNS = "data, created, deadline, account, remembered"
+_LOAD = "SELECT {columns} FROM {table} WHERE key = %s"
 _ACQUIRE = _LOAD + " FOR UPDATE"
 # An upsert, for a create is asked twice where the connection broke, and the first may have arrived.
-_CREATE = """INSERT INTO {table} (data, created, deadline, key) VALUES (%s, %s, %s, %s)
-ON CONFLICT (key) DO UPDATE SET data = excluded.data, created = excluded.created, deadline = excluded.deadline"""
-_UPDATE = "UPDATE {table} SET data = %s, created = %s, deadline = %s WHERE key = %s AND data <> ''; COMMIT"
+_CREATE = """INSERT INTO {table} ({columns}, key) VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (key) DO UPDATE
+SET ({columns}) = (excluded.data, excluded.created, excluded.deadline, excluded.account, excluded.remembered)"""
+_UPDATE = "UPDATE {table} SET ({columns}) = (%s, %s, %s, %s, %s) WHERE key = %s AND data <> ''; COMMIT"
 _DELETE = "DELETE FROM {table} WHERE key = %s; COMMIT"
 _SET_ASIDE = "UPDATE {table} SET key = 'unreadable:' || key WHERE key = %s; COMMIT"
 # The array is worked out once; a plain IN (SELECT ...) may be run again for each row, and then deletes too many.
 _PURGE = """DELETE FROM {table} WHERE key = ANY(ARRAY(
 SELECT key FROM {table} WHERE deadline <= %s ORDER BY deadline LIMIT %s FOR UPDATE SKIP LOCKED))"""
 _COUNT = "SELECT count(*) FROM {table} WHERE key LIKE %s AND deadline > %s AND data <> ''"
-
-
-def table_sql(table: str = "sessions") -> str:
-    """The SQL that makes the table, for an administrator who does it by hand. Running it again changes nothing.
-
-    Args:
-        table: its name, with its schema before a dot if need be.
-
-    Raises:
-        ConfigError: it is no name for a table.
-    """
-    return _TABLE.replace("{table}", _quoted(table)).replace("{index}", f'"{table.split(".")[-1]}_deadline"')
-
-
-def _quoted(table: Any) -> str:
-    if not isinstance(table, str) or not _NAME.fullmatch(table):
-        raise ConfigError(
-            f"table is {table!r}: it must be letters, digits and _, not a digit first, at most 50, "
-            "with a schema before a dot if need be"
-        )
-    return ".".join(f'"{part}"' for part in table.split("."))
+_LIVE = "SELECT {columns}, key FROM {table} WHERE key > %s AND key LIKE %s AND data <> '' ORDER BY key LIMIT %s"
+_OF_USER = "account <> '' AND left(account, 500) = left(%s, 500) AND account = %s"  # as the index has it, and whole
+_LIVE_OF = _LIVE.replace("ORDER", f"AND {_OF_USER} ORDER")
 
 
 class PostgresqlStore(Store):
@@ -89,11 +60,12 @@ class PostgresqlStore(Store):
 
     Args:
         dsn: the server, database and user, as a URL (postgresql://user@host:5432/database) or a string of libpq.
-        table: name of the table, with its schema before a dot if need be. It is made if it is missing and the user may.
+        table: name of the table, with its schema before a dot if need be. It is made if it is missing and the user may,
+            and brought up to date if an earlier version of this package made it and the user owns it.
 
     Raises:
-        ConfigError: no such name or string; the driver is missing; the table is missing and cannot be made, or is not
-            one of ours.
+        ConfigError: no such name or string; the driver is missing; the table is missing or out of date and the user
+            may not change that; it is not one of ours.
         Unavailable: the server does not answer or refuses.
     """
 
@@ -113,8 +85,7 @@ class PostgresqlStore(Store):
 
     def __init__(self, *, dsn: str, table: str = "sessions") -> None:
         super().__init__()
-        self._table = _quoted(table)
-        self._name = table
+        self._table = quoted(table)
         if not isinstance(dsn, str):
             raise ConfigError("dsn must be text, such as postgresql://user@localhost:5432/database")
         try:
@@ -123,59 +94,34 @@ class PostgresqlStore(Store):
             raise ConfigError(f"{error}: pip install 'psycopg[binary]' psycopg_pool") from error
         self._links: Links = Links(dsn)
         try:
-            self._prepare()
+            prepare(self._links, table)
         except Unavailable as error:
             raise Unavailable(f"{error} (`make services` starts a server for development)") from error
 
-    def _prepare(self) -> None:
-        """Look at the table, which needs no right but to use it, and make it if it is missing."""
-        from psycopg import errors
-
-        with self._links.alone() as link:
-            try:
-                try:
-                    usable = self._is_usable(link)
-                except errors.UndefinedTable:
-                    self._make_table(link)
-                    usable = self._is_usable(link)
-            except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
-                raise self._wrong_table(str(error)) from error
-            except errors.UndefinedColumn as error:
-                raise self._wrong_table("it is there, and has other columns") from error
-        if not usable:
-            raise self._wrong_table(f"its user needs the rights {_RIGHTS}")
-
-    def _is_usable(self, link: Link) -> bool:
-        return link.ask(self._sql(_USABLE), _RIGHTS).set_result(1).fetchone() == (True,)
-
-    def _make_table(self, link: Link) -> None:
-        """IF NOT EXISTS is not enough where two processes start at once: both find nothing, and one fails."""
-        link.ask_for_lock(
-            f"SELECT pg_advisory_xact_lock(hashtext(%s)); {table_sql(self._name)} COMMIT",
-            f"sessions table {self._name}", timeout=_START_TIMEOUT,
-        )  # fmt: skip
-
-    def _wrong_table(self, why: str) -> ConfigError:
-        return ConfigError(
-            f"table {self._name} in PostgreSQL at {self._links.address} cannot be used: {why.splitlines()[0]}; "
-            f"its SQL: python -m sessions sql --table {self._name}"
-        )
-
     def _sql(self, statement: str) -> str:
-        return statement.replace("{table}", self._table)
+        return statement.replace("{table}", self._table).replace("{columns}", _COLUMNS)
 
     def _hold(self, key: str, timeout: float) -> Hold:
-        def lock_and_load(link: Link) -> Record | None:
-            return _record(link.ask_for_lock(self._sql(_ACQUIRE), key, timeout=timeout).fetchone())
-
-        link, record = self._links.begin(lock_and_load)
-        hold = PostgresqlHold(self, key, record, link)
-        if record is None:
+        sql = self._sql(_ACQUIRE)
+        link, row = self._links.begin(lambda link: link.ask_for_lock(sql, key, timeout=timeout).fetchone())
+        hold = PostgresqlHold(self, key, None, link)
+        if row is None:
             hold._unlock()  # there is no row to lock
+            return hold
+        try:
+            hold.record = _record(row)
+        except Unreadable as error:
+            log.warning("unreadable record of session %s set aside: %s", reference(key), error)
+            hold._set_aside()
         return hold
 
     def load(self, key: str) -> Record | None:
-        return self._links.ask(lambda link: _record(link.ask(self._sql(_LOAD), key).fetchone()))
+        rows = self._rows(_LOAD, key)
+        return _record(rows[0]) if rows else None
+
+    def _rows(self, statement: str, *params: Any) -> list[tuple[Any, ...]]:
+        sql = self._sql(statement)
+        return self._links.ask(lambda link: link.ask(sql, *params).fetchall())
 
     def create(self, key: str, record: Record) -> None:
         self._links.ask(lambda link: link.ask(self._sql(_CREATE), *_values(record), key))
@@ -195,13 +141,25 @@ class PostgresqlStore(Store):
         return self._links.ask(lambda link: link.ask(self._sql(_PURGE), self.clock(), limit).rowcount)
 
     def count(self) -> int:
-        pattern = self.namespace + "%"  # hexadecimal digits and a hyphen: nothing that LIKE takes for a wildcard
+        return int(self._rows(_COUNT, self._pattern, self.clock())[0][0])
 
-        def number(link: Link) -> int:
-            row = link.ask(self._sql(_COUNT), pattern, self.clock()).fetchone()
-            return int(row[0]) if row else 0
+    def live(self, user: str | None) -> Iterator[tuple[str, Record]]:
+        sql, whose = (_LIVE, ()) if user is None else (_LIVE_OF, 2 * (_account(user),))
+        key, more = self.namespace, True
+        while more:
+            rows = self._rows(sql, key, self._pattern, *whose, _BATCH)
+            for *columns, key in rows:
+                try:
+                    record = _record(columns)
+                except Unreadable:
+                    continue  # whoever holds it next sets it aside
+                yield key, record
+            more = len(rows) == _BATCH
 
-        return self._links.ask(number)
+    @property
+    def _pattern(self) -> str:
+        """What the keys of this application are LIKE: hexadecimal digits and a hyphen, no wildcard but the last."""
+        return self.namespace + "%"
 
     def close(self) -> None:
         self._links.close()
@@ -237,9 +195,19 @@ class PostgresqlHold(Hold):
         return store._links.end(link, store._sql(statement), *params) == 1
 
 
-def _record(row: tuple[Any, ...] | None) -> Record | None:
-    return Record(row[0].encode(), row[1], row[2]) if row else None
+def _record(row: Sequence[Any]) -> Record:
+    data, created, deadline, account, remembered = row
+    try:
+        return Record(data.encode(), created, deadline, unquote(account, errors="strict"), remembered)
+    except UnicodeDecodeError as error:
+        raise Unreadable("its account is not percent-quoted UTF-8") from error
 
 
-def _values(record: Record) -> tuple[str, float, float]:
-    return record.data.decode(), record.created, record.deadline
+def _values(record: Record) -> tuple[str, float, float, str, bool]:
+    return record.data.decode(), record.created, record.deadline, _account(record.user), record.remembered
+
+
+def _account(user: str) -> str:
+    """The name of an account as it is stored: text of PostgreSQL can hold neither NUL nor, in some databases, letters
+    beyond ASCII."""
+    return quote(user, safe=" @+")

@@ -44,17 +44,32 @@ class RamStore(Store):
     def __init__(self, *, snapshot_path: str | None = None) -> None:
         super().__init__()
         self._records: dict[str, Record] = {}
+        self._of_user: dict[str, set[str]] = {}  # user: keys; both change under the mutex
         self._mutex = threading.Lock()  # makes "replace if it is there" one step
         self._snapshot: Snapshot | None = None
         if snapshot_path:
             self._snapshot, self._records = _open_snapshot(snapshot_path)
             self.facts = replace(self.facts, survives_restart=True)
+        for key, record in self._records.items():
+            self._note_user(key, record)
 
     def load(self, key: str) -> Record | None:
         return self._records.get(key)
 
     def create(self, key: str, record: Record) -> None:
-        self._records[key] = record
+        with self._mutex:
+            self._records[key] = record
+            self._note_user(key, record)
+
+    def _note_user(self, key: str, record: Record) -> None:
+        if record.user:
+            self._of_user.setdefault(record.user, set()).add(key)
+
+    def _forget_user(self, key: str, record: Record) -> None:
+        keys = self._of_user.get(record.user, set())
+        keys.discard(key)
+        if not keys:
+            self._of_user.pop(record.user, None)
 
     def replace(self, key: str, record: Record) -> bool:
         with self._mutex:
@@ -64,11 +79,16 @@ class RamStore(Store):
             if not record.data and self._snapshot:  # the session has moved: its old key is as dead as a deleted one
                 self._snapshot.forget(key)
             self._records[key] = record
+            if before.user != record.user:
+                self._forget_user(key, before)
+                self._note_user(key, record)
         return True
 
     def delete(self, key: str) -> None:
         with self._mutex:
             known = self._records.pop(key, None)
+            if known:
+                self._forget_user(key, known)
         if known and self._snapshot:
             self._snapshot.forget(key)
 
@@ -86,6 +106,12 @@ class RamStore(Store):
                 finally:
                     self.locks.release(key)
         return removed
+
+    def live(self, user: str | None) -> Iterator[tuple[str, Record]]:
+        with self._mutex:
+            keys = list(self._records if user is None else self._of_user.get(user, ()))
+            records = [(key, self._records[key]) for key in keys]
+        yield from records
 
     def count(self) -> int:
         now = self.clock()
