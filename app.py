@@ -2,6 +2,8 @@
 
     python app.py                          serves http://127.0.0.1:8080 with the profile that site.conf names
     python app.py --profile ram --port 0   the same with another session backend, on any free port
+    python app.py --production             refuses every setting that is not safe in public
+    python app.py hash-password ada        asks for a password and prints the line of ada for [users]
     create_app()                           the same site as a WSGI application, for any other server
 
 Settings come from site.conf (see settings.py); the HTTP server is CherryPy's own (see server.py).
@@ -10,80 +12,92 @@ Settings come from site.conf (see settings.py); the HTTP server is CherryPy's ow
 from __future__ import annotations
 
 import argparse
-import logging
 import os
-import secrets
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
 import cherrypy
 
+import development
 import sessions
 from pages import site
+from pages.account import Account, Devices, Password
+from pages.accounts import Accounts
 from pages.backends import Backends
 from pages.cookies import Cookies
 from pages.counter import Counter
+from pages.gate import Gate
 from pages.health import Health
-from pages.login import Account, Accounts, Login, Logout
+from pages.login import Login, Logout
 from pages.name import Hello, Name
+from pages.passwords import hash_password
+from pages.throttle import Throttle
 from pages.tour import Tour
-from server import SiteHeaders, listen, serve
+from production import check, check_server
+from server import SiteHeaders, TrustedProxy, listen, serve, show_what_matters, trusted_proxies
 from settings import (
     ABOUT,
     SITE_CONF,
+    USERS_SECTION,
     Sections,
     Source,
     StartError,
-    development_secret,
     find_profiles,
     load_settings,
     one_line,
     read,
-    session_options,
 )
-
-HINT = "The demo account is ada; its password is on the console, or what DEMO_PASSWORD was set to."
 
 # --- the site ---------------------------------------------------------------------------------------------------------
 
 
-def create_app(profile: str | None = None, config: Source = None) -> cherrypy.Application:
+def create_app(profile: str | None = None, config: Source = None, production: bool = False) -> cherrypy.Application:
     """Return the site as a WSGI application, with its session store open.
 
     profile is the name of a [profile:NAME] section; None takes it from the environment (PROFILE) or site.conf.
     config is the path of one more .conf file, or the same as a dict of sections; what is in [global] is left to the
-    other server. The account `ada` exists only when the environment holds DEMO_PASSWORD.
+    other server. production takes [production] as well, and refuses every unsafe setting but those of the server: https
+    is for you to see to. Without it the demo account `ada` exists when the environment holds DEMO_PASSWORD.
     Raises StartError, or sessions.ConfigError for an option of the session tool.
     """
-    return build(load_settings(profile, config, os.environ), {}, os.environ.get("DEMO_PASSWORD"))
+    settings = load_settings(profile, config, os.environ, production)
+    if production:
+        check(settings, os.environ)
+    password = os.environ.get("DEMO_PASSWORD")
+    return build(settings, {}, {development.DEMO: password} if password else {})
 
 
 def build(
-    settings: Sections, profiles: Sections, password: str | None, hint: str | None = None
+    settings: Sections, profiles: Sections, demo: Mapping[str, str], hint: str | None = None
 ) -> cherrypy.Application:
     """Make the application from its settings: every page has one line here, and can be taken out with it."""
     sessions.install()
-    accounts = Accounts({"ada": password} if password else {})
+    config = {section: dict(options) for section, options in settings.items() if section.startswith("/")}
+    accounts = Accounts(settings[USERS_SECTION], config["/"].pop("accounts.path"), demo)
+    gate = Gate(accounts, Throttle())
 
     root = Tour()
     root.cookie = Cookies()
     root.counter = Counter()
     root.name = Name()
     root.hello = Hello()
-    root.login = Login(accounts, hint)
+    root.login = Login(gate, hint)
     root.logout = Logout()
     root.account = Account()
+    root.account.password = Password(accounts, gate)
+    root.account.sessions = Devices(gate)
     root.backends = Backends(profiles)
     root.healthz = Health()
 
-    config = {section: dict(options) for section, options in settings.items() if section.startswith("/")}
     config["/"].update(site.error_pages())
+    config["/"]["tools.sessions.accounts"] = accounts
+    config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
     app = cherrypy.Application(root, "", config)
     app.request_class = site.Request
     # In front of CherryPy's own first layer, which answers by itself when everything else has failed.
-    app.wsgiapp.pipeline.insert(0, ("headers", SiteHeaders))
+    app.wsgiapp.pipeline[:0] = [("proxy", TrustedProxy), ("headers", SiteHeaders)]
     sessions.open_stores(app)
     return app
 
@@ -102,19 +116,27 @@ class Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line; those that were not given are None. Raises StartError."""
     parser = Parser(prog="app.py", description="Serves the CherryPy sessions demo.", allow_abbrev=False)
+    parser.add_argument("--production", action="store_true", help="with [production], and with no setting unsafe")
     parser.add_argument("--profile", metavar="NAME", help="session backend, a [profile:NAME] of site.conf (PROFILE)")
     parser.add_argument("--host", metavar="H", help="address to listen on (HOST)")
     parser.add_argument("--port", metavar="N", help="port to listen on, 0 for any free one (PORT)")
     parser.add_argument("--config", metavar="EXTRA.conf", help="one more file of settings, over site.conf")
     parser.add_argument("--list-profiles", action="store_true", help="show what each profile is for, and stop")
-    return parser.parse_args(argv)
+    about = "hash-password [NAME] asks for a password, prints its line for [users] of site.conf, and stops"
+    parser.add_argument("command", nargs="*", metavar="COMMAND", help=about)
+    options = parser.parse_args(argv)
+    if options.command and (options.command[0] != "hash-password" or len(options.command) > 2):
+        parser.error(f"there is no command {' '.join(options.command)!r}; did you mean hash-password NAME?")
+    return options
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the site until Ctrl-C or SIGTERM. Returns the exit status: 0, or 2 when it could not start."""
     try:
         options = parse(argv)
-        if options.list_profiles:
+        if options.command:
+            hash_password(options.command[1] if options.command[1:] else None)
+        elif options.list_profiles:
             list_profiles(options.config)
         else:
             run(options)
@@ -138,43 +160,36 @@ def run(options: argparse.Namespace) -> None:
     """Serve until the process is told to stop. Raises StartError before anything has started."""
     given = {"HOST": options.host, "PORT": options.port}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
-    settings = load_settings(options.profile, options.config, environ)
+    settings = load_settings(options.profile, options.config, environ, options.production)
+    if options.production:
+        check(settings, environ)
+        check_server(settings)
     try:
         cherrypy.config.update(settings["global"])
     except (AttributeError, TypeError, ValueError) as error:
         raise StartError(f"a setting of [global] is wrong: {one_line(error)}") from error
-    if not cherrypy.log.screen:  # errors are worth a newcomer's attention; the engine's progress is not
-        cherrypy.log.error_log.addHandler(logging.StreamHandler())
-        cherrypy.log.error_log.setLevel(logging.WARNING)
+    if not cherrypy.log.screen:
+        show_what_matters()
 
     server = listen(cherrypy.server.socket_host, cherrypy.server.socket_port)
-    if not server.local and "engine.autoreload.on" not in settings["global"]:
+    in_development = server.local and not options.production
+    if not in_development and "engine.autoreload.on" not in settings["global"]:
         cherrypy.config.update({"engine.autoreload.on": False})
     cherrypy.engine.autoreload.files.update(str(Path(name).resolve()) for name in (SITE_CONF, options.config) if name)
 
-    profiles: Sections = {}  # which other profiles could run here is for the one who tries the site out to know
-    if server.local:
-        profiles = session_options(options.config, environ)
+    profiles: Sections = {}
+    demo: dict[str, str] = {}
+    hint = None
+    line = "There is no account to sign in with: python app.py hash-password NAME prints the line to put into [users]."
+    if in_development:
+        profiles = development.session_options(options.config, environ)
+        demo, hint, line = development.demo_account(settings[USERS_SECTION], environ)
         if settings["/"].get("tools.sessions.secret") == "":
-            settings["/"]["tools.sessions.secret"] = development_secret()
-        for others in profiles.values():
-            if others.get("secret") == "":
-                others["secret"] = secrets.token_urlsafe(48)  # only to see whether the profile could run here
-    password, account = demo_account(server.local)
-    cherrypy.tree.graft(build(settings, profiles, password, HINT if server.local else None), "")
-    serve(server, f"Serving {server.url} with the profile {settings['/']['profile']}.\n{account}")
-
-
-def demo_account(local: bool) -> tuple[str | None, str]:
-    """Return the password of the account `ada`, None for no account, and the line that tells about it."""
-    password = os.environ.get("DEMO_PASSWORD")
-    if password:
-        return password, "Sign in as ada with the password that DEMO_PASSWORD holds."
-    if not local:
-        return None, "There is no account to sign in with: for a public address, choose a password with DEMO_PASSWORD."
-    # In the environment it outlives a reload, which starts this program again in the same process.
-    os.environ["DEMO_PASSWORD"] = password = secrets.token_urlsafe(9)
-    return password, f"Sign in as ada with the password {password}"
+            settings["/"]["tools.sessions.secret"] = development.development_secret()
+    elif settings[USERS_SECTION]:
+        line = ""
+    cherrypy.tree.graft(build(settings, profiles, demo, hint), "")
+    serve(server, f"Serving {server.url} with the profile {settings['/']['profile']}.\n{line}".rstrip())
 
 
 if __name__ == "__main__":

@@ -5,9 +5,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import ipaddress
+import logging
+import re
 import signal
 import socket
-from collections.abc import Callable, Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import cherrypy
@@ -19,23 +22,95 @@ from settings import StartError, one_line
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+_FORWARDED = ("HTTP_X_FORWARDED", "HTTP_FORWARDED", "HTTP_X_REAL_IP")  # what proxies tell, in all its spellings
+_PEER, _FOR = "REMOTE_ADDR", "HTTP_X_FORWARDED_FOR"
+_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
+_PROTO = re.compile("https?")
+_SCHEMES = ("wsgi.url_scheme", "HTTP_X_FORWARDED_PROTO")
+
+
+class TrustedProxy:
+    """WSGI layer that takes the word of trusted proxies only for who asks, for which host, and whether by https.
+
+    tools.proxy believes whoever sends X-Forwarded-For, and takes the first address of its list. That is the one which
+    the visitor can make up: each proxy adds what it saw at the end. Here the last address that is not a proxy's own
+    is left, and of the other two headers the last value. Whatever makes no sense is dropped, like every such header
+    from anybody else (OWASP ASVS 5.0, 4.1.3).
+    """
+
+    def __init__(self, nextapp: Callable[..., Iterable[bytes]], trusted: Sequence[str] = LOOPBACK) -> None:
+        """Take the networks of the proxies. Raises ValueError for what is none."""
+        self.nextapp, self.trusted = nextapp, [ipaddress.ip_network(network) for network in trusted]
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        told = {name: environ.pop(name) for name in list(environ) if name.startswith(_FORWARDED)}
+        if told and self.trusts(environ.get(_PEER, "")):
+            for name, allowed in (("HTTP_X_FORWARDED_HOST", _HOST), ("HTTP_X_FORWARDED_PROTO", _PROTO)):
+                last = told.get(name, "").rpartition(",")[2].strip()
+                if allowed.fullmatch(last):
+                    environ[name] = last
+            visitor = self.visitor(told.get(_FOR, ""))
+            if visitor:
+                environ[_FOR] = visitor
+        return self.nextapp(environ, start_response)
+
+    def trusts(self, text: str) -> bool:
+        """Tell whether text is the address of a trusted proxy."""
+        address = _address(text)
+        return address is not None and any(address in network for network in self.trusted)
+
+    def visitor(self, forwarded: str) -> str:
+        """Return the last address of X-Forwarded-For that is not a trusted proxy's; empty if that is no address."""
+        for text in reversed(forwarded.split(",")):
+            if not self.trusts(text.strip()):
+                return str(_address(text.strip()) or "")
+        return ""
+
+
+def trusted_proxies(options: Mapping[str, Any]) -> Sequence[str]:
+    """Return the networks of [/] whose word TrustedProxy may take: none unless tools.proxy is on. Raises StartError."""
+    networks: Sequence[str] = options.get("wsgi.proxy.trusted", LOOPBACK)
+    try:
+        TrustedProxy(lambda *_: (), networks)
+    except (TypeError, ValueError) as error:
+        raise StartError(f"wsgi.proxy.trusted must be a list of networks such as '10.0.0.0/8': {error}") from error
+    return networks if options.get("tools.proxy.on") else ()
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address  # a socket for both families shows IPv4 as ::ffff:192.0.2.1
+
 
 class SiteHeaders:
-    """WSGI layer that adds the headers of `wsgi.headers.always` in site.conf to every answer of the site.
+    """WSGI layer that adds the headers of `wsgi.headers.always` in site.conf to every answer of the site, and those of
+    `wsgi.headers.https` to every answer by https (on plain http they mean nothing: RFC 6797 section 7.2).
 
     A CherryPy tool would be shorter and was not enough: tools do not run for a request that CherryPy refuses while it
     still reads the headers. A header that the page set itself is kept; only Server, where CherryPy writes its exact
     version, is always replaced.
     """
 
-    def __init__(self, nextapp: Callable[..., Iterable[bytes]], always: Sequence[tuple[str, str]] = ()) -> None:
-        self.nextapp, self.always = nextapp, always
+    def __init__(
+        self,
+        nextapp: Callable[..., Iterable[bytes]],
+        always: Sequence[tuple[str, str]] = (),
+        https: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        self.nextapp, self.plain, self.secure = nextapp, list(always), [*always, *https]
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        # The server's own TLS, or that of a proxy whose word TrustedProxy has left in place.
+        added = self.secure if "https" in map(environ.get, _SCHEMES) else self.plain
+
         def start(status: str, headers: list[tuple[str, str]], *exc_info: Any) -> Any:
             kept = [header for header in headers if header[0].lower() != "server"]
             names = {name.lower() for name, _ in kept}
-            return start_response(status, kept + [h for h in self.always if h[0].lower() not in names], *exc_info)
+            return start_response(status, kept + [h for h in added if h[0].lower() not in names], *exc_info)
 
         return self.nextapp(environ, start)
 
@@ -71,7 +146,9 @@ class Server(CPWSGIServer):
         super().__init__(cherrypy.server)
         self.ConnectionClass.RequestHandlerClass = Request
         self.listener = listener
-        self.stopping = False
+        self.patience = float(getattr(cherrypy.server, "drain", 0))
+        self.draining = self.stopping = False
+        self._drained = 0.0  # when, by time.monotonic()
         self.reading: set[HTTPConnection] = set()
 
     @property
@@ -92,6 +169,22 @@ class Server(CPWSGIServer):
         self.bind_addr = self.listener.getsockname()[:2]
         self.socket = self.listener
         return self.socket
+
+    @property
+    def can_add_keepalive_connection(self) -> bool:
+        """Whether a connection stays open after its answer: not while the site is about to stop."""
+        return not self.draining and bool(super().can_add_keepalive_connection)
+
+    def drain(self) -> None:
+        """Go on serving for the `server.drain` seconds in which a balancer learns from /healthz to ask others.
+
+        Closing the port at once lost what a balancer had sent and no thread had taken: the kernel resets it. A second
+        signal ends the wait. (An Event would be no shorter: set by a signal's handler, it may wait for itself.)
+        """
+        self._drained = 0.0 if self.draining else time.monotonic() + self.patience
+        self.draining = True
+        while time.monotonic() < self._drained:
+            time.sleep(0.05)
 
     def stop(self) -> None:
         """Let the requests that have arrived finish, for shutdown_timeout seconds at most, and drop the others."""
@@ -122,6 +215,20 @@ def listen(host: str, port: int) -> Server:
         return Server(listener)
     except (TypeError, ValueError) as error:
         raise StartError(f"a server.* setting is of the wrong kind: {one_line(error)}") from error
+    except OSError as error:
+        files = f"{cherrypy.server.ssl_certificate!r} and {cherrypy.server.ssl_private_key!r}"
+        raise StartError(
+            f"server.ssl_certificate and server.ssl_private_key are {files}, and no certificate with its key, both as "
+            f"PEM, can be read there: {type(error).__name__}"
+        ) from error
+
+
+def show_what_matters() -> None:
+    """Print warnings, and what the sessions note of signing in and out, but not the progress of CherryPy's engine."""
+    handler = logging.StreamHandler()
+    # CherryPy keeps the context of a message nowhere but in its text, behind the time.
+    handler.addFilter(lambda record: record.levelno >= logging.WARNING or "] SESSIONS " in record.getMessage()[:40])
+    cherrypy.log.error_log.addHandler(handler)
 
 
 def serve(server: Server, welcome: str) -> None:
@@ -130,6 +237,7 @@ def serve(server: Server, welcome: str) -> None:
     cherrypy.server.unsubscribe()  # its way to start would insist that nobody listens on the port yet
     cherrypy.server.httpserver = server  # where others look for the server that runs
     ServerAdapter(engine, server).subscribe()
+    engine.subscribe("stop", server.drain, priority=10)  # before anything that the pages need has stopped
     engine.signal_handler.handlers["SIGINT"] = engine.exit  # as SIGTERM: a second Ctrl-C is no traceback either
     # The engine aborts the process when it is told to exit while it still starts, so that waits its turn.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)

@@ -1,16 +1,14 @@
 """Where the settings of the site come from.
 
-A setting is looked up in this order, and the last place that names it wins: site.conf, its [profile:NAME] section, the
-file of --config, the environment, the command line.
+A setting is looked up in this order, and the last place that names it wins: site.conf, its [profile:NAME] section, with
+--production its [production] section, the file of --config, the environment, the command line.
 """
 
 from __future__ import annotations
 
 import configparser
-import contextlib
 import difflib
 import os
-import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from cherrypy.lib import reprconf
 ROOT = Path(__file__).resolve().parent
 SITE_CONF = ROOT / "site.conf"
 PROFILE_SECTION = "profile:"
+PRODUCTION_SECTION = "production"
+USERS_SECTION = "users"  # the accounts: name = argon2id hash
 ABOUT = "profile.about"  # one line for --list-profiles, no setting of the site
 
 Sections = dict[str, dict[str, Any]]  # CherryPy's configuration: {section: {option: value}}
@@ -45,13 +45,19 @@ ENVIRONMENT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "SESSION_SECRET": ("/", "tools.sessions.secret", str),
     "MEMCACHED_SERVERS": ("/", "tools.sessions.servers", str),
     "DATABASE_URL": ("/", "tools.sessions.dsn", str),
+    "ACCOUNTS_PATH": ("/", "accounts.path", str),
 }
 # Options that hold a path; a relative one starts at the project's folder, wherever the site is started from.
-PATHS = ("tools.sessions.storage_path", "tools.sessions.snapshot_path")
+PATHS = ("tools.sessions.storage_path", "tools.sessions.snapshot_path", "accounts.path")
 
 
-def load_settings(profile: str | None, config: Source, environ: Mapping[str, str]) -> Sections:
-    """Return all settings as {section: {option: value}}, the chosen profile merged into ["/"]. Raises StartError."""
+def load_settings(
+    profile: str | None, config: Source, environ: Mapping[str, str], production: bool = False
+) -> Sections:
+    """Return all settings as {section: {option: value}}, the chosen profile merged into ["/"].
+
+    With production, [production] is merged into it, too. Raises StartError.
+    """
     base, extra = read(SITE_CONF), read(config)
     profiles = find_profiles(base, extra)
     default = extra.get("global", {}).get("profile", base["global"]["profile"])
@@ -61,11 +67,9 @@ def load_settings(profile: str | None, config: Source, environ: Mapping[str, str
         meant = f" Did you mean {near[0]!r}?" if near else ""
         raise StartError(f"there is no profile {name!r}.{meant} The profiles are: {', '.join(profiles)}")
 
-    settings: Sections = {"global": {}, "/": {}}
-    for layer in (base, {"/": profiles[name]}, extra):
-        for section, options in layer.items():
-            if not section.startswith(PROFILE_SECTION):
-                settings.setdefault(section, {}).update(options)
+    hardening = {**base.get(PRODUCTION_SECTION, {}), **extra.get(PRODUCTION_SECTION, {})} if production else {}
+    accounts = {"accounts.path": os.path.join(environ.get("STORAGE_PATH") or "var", "accounts.sqlite")}
+    settings = merged({"/": accounts}, base, {"/": profiles[name]}, {"/": hardening}, extra)
     settings["/"].pop(ABOUT, None)
     for variable, (section, option, convert) in ENVIRONMENT.items():
         if environ.get(variable) and (section == "global" or option in settings[section]):
@@ -80,36 +84,14 @@ def load_settings(profile: str | None, config: Source, environ: Mapping[str, str
     return settings
 
 
-def session_options(config: Source, environ: Mapping[str, str]) -> Sections:
-    """Return the session tool's options under each profile, as they would be used here. Raises StartError."""
-    prefix = "tools.sessions."
-    profiles: Sections = {}
-    for name in find_profiles(read(SITE_CONF), read(config)):
-        options = load_settings(name, config, environ)["/"]
-        profiles[name] = {key.removeprefix(prefix): value for key, value in options.items() if key.startswith(prefix)}
-    return profiles
-
-
-def development_secret() -> str:
-    """Return the secret of this user's cookie sessions in development, made the first time it is asked for.
-
-    It lies outside the project, so that no copy and no commit takes it along. Raises StartError.
-    """
-    folder = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "cherrypy-sessions-demo"
-    path, new = folder / "secret", folder / f"secret.{os.getpid()}"
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not path.exists():
-            with open(os.open(new, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600), "w", encoding="ascii") as file:
-                file.write(secrets.token_urlsafe(48))
-            with contextlib.suppress(FileExistsError):  # of two sites started at once, the second takes the first's
-                os.link(new, path)
-            new.unlink()
-        if path.stat().st_mode & 0o077:
-            raise StartError(f"others can read the secret in {path}; remove it, and a new one is made")
-        return path.read_text(encoding="ascii")
-    except (OSError, RuntimeError) as error:
-        raise StartError(f"no secret can be kept in {folder}: {one_line(error)}; set SESSION_SECRET") from error
+def merged(*layers: Sections) -> Sections:
+    """Return the layers as one, the later ones over the earlier, without what is to be chosen from."""
+    settings: Sections = {"global": {}, "/": {}, USERS_SECTION: {}}
+    for layer in layers:
+        for section, options in layer.items():
+            if section != PRODUCTION_SECTION and not section.startswith(PROFILE_SECTION):
+                settings.setdefault(section, {}).update(options)
+    return settings
 
 
 def find_profiles(*layers: Sections) -> Sections:

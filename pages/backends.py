@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Mapping
@@ -36,7 +37,7 @@ class Backends:
         self._states: dict[str, str] = {}
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET"])
+    @cherrypy.tools.allow(methods=["GET"])
     def index(self) -> bytes:
         """Compare the backends."""
         running = cherrypy.request.config.get("profile")
@@ -67,6 +68,6 @@ class Backends:
             finally:
                 store.close()
         except (sessions.ConfigError, sessions.StoreError) as error:
-            cherrypy.log(f"The profile {name} could not run here: {error}", context="BACKENDS")
+            cherrypy.log(f"The profile {name} could not run here: {error}", "BACKENDS", logging.WARNING)
             return "unset" if isinstance(error, sessions.ConfigError) else "away"
         return "ready"

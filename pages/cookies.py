@@ -24,14 +24,14 @@ class Cookies:
     lesson = site.Lesson("/cookie/", "Cookies", "A small note the site hands you, and your browser hands back.")
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET"])
+    @cherrypy.tools.allow(methods=["GET"])
     def index(self) -> bytes:
         """Show the forms."""
         addresses = {action: site.url(f"/cookie/{action}") for action in ("set", "read", "delete")}
         return site.render("cookies.html", addresses, lesson=self.lesson)
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET"])
+    @cherrypy.tools.allow(methods=["GET"])
     def set(self, name: object = "cookieName", value: object = "cookieValue") -> bytes:
         """Set a cookie for an hour, and show the header line that did it.
 
@@ -44,7 +44,7 @@ class Cookies:
         return site.render("cookie_set.html", sent, lesson=self.lesson)
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET"])
+    @cherrypy.tools.allow(methods=["GET"])
     def read(self) -> bytes:
         """List the cookies of this request. The session's own shows a reference: its value is as good as a key."""
         own = sessions.cookie_name()
@@ -59,7 +59,7 @@ class Cookies:
         return site.render("cookie_read.html", {"cookies": first}, lesson=self.lesson, pairs=cookies, own=own)
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["POST"])
+    @cherrypy.tools.allow(methods=["POST"])
     def delete(self, name: object = "") -> None:
         """Expire the cookie of this name; for the session's own, the session behind it ends too."""
         name = site.text_field("name", name)

@@ -14,7 +14,7 @@ class Counter:
     _cp_config = site.NO_SLASH
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET"])
+    @cherrypy.tools.allow(methods=["GET"])
     def index(self) -> bytes:
         """Count this visit. The session is locked from here to the end of the request: no visit is lost."""
         count = cherrypy.session["count"] = cherrypy.session.get("count", 0) + 1
@@ -22,7 +22,7 @@ class Counter:
         return site.render("counter.html", {"count": count}, lesson=self.lesson, reference=site.session_reference())
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["POST"])
+    @cherrypy.tools.allow(methods=["POST"])
     def reset(self) -> None:
         """Forget the count, and only the count."""
         cherrypy.session.pop("count", None)

@@ -9,21 +9,23 @@ from pages import site
 
 
 class Health:
-    """GET /healthz: 200 while the session store answers, 503 when it does not. Always JSON."""
+    """GET /healthz: 503 when the session store does not answer or the site is about to stop, else 200. Always JSON."""
 
     _cp_config = site.NO_SLASH
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET"])
+    @cherrypy.tools.allow(methods=["GET"])
     def index(self) -> bytes:
         """Ask the store, and say which profile is running."""
         site.no_store()
         profile = cherrypy.request.config.get("profile")
+        error = "The site is about to stop." if cherrypy.engine.state is cherrypy.engine.states.STOPPING else None
         try:
             sessions.ping(cherrypy.request.app)
         except sessions.StoreError:
-            cherrypy.log("The session store does not answer.", context="HEALTH", severity=40, traceback=True)
+            error = "The session store does not answer."
+            cherrypy.log(error, context="HEALTH", severity=40, traceback=True)
+        if error:
             cherrypy.response.headers["Retry-After"] = "5"
-            error = {"status": 503, "error": "The session store does not answer.", "profile": profile}
-            return site.as_json(error, status=503)
+            return site.as_json({"status": 503, "error": error, "profile": profile}, status=503)
         return site.as_json({"status": "ok", "profile": profile})

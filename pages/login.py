@@ -1,17 +1,15 @@
-"""Lesson: signing in, a page for one person only, and signing out."""
+"""Lesson: signing in, and signing out."""
 
 from __future__ import annotations
 
 import re
-import secrets
-import threading
-from collections.abc import Mapping
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-import argon2
 import cherrypy
 
-from pages import site
+import sessions
+from pages import device, site, times
+from pages.gate import Gate
 
 HOME = "/account"
 
@@ -20,78 +18,51 @@ HOME = "/account"
 _LOCAL_PATH = re.compile(r"/(?![/\\])[^\x00-\x1f\x7f]{0,2000}")
 
 
-_TURN_SECONDS = 5.0
-
-
-class Accounts:
-    """Who may sign in: user names and the argon2id hashes of their passwords, made once at the start."""
-
-    def __init__(self, passwords: Mapping[str, str]) -> None:
-        """Take the passwords by user name, and keep only their hashes."""
-        self._hasher = argon2.PasswordHasher()
-        self._hashes = {name: self._hasher.hash(password) for name, password in passwords.items()}
-        # Each verification takes 64 MB and a core for a while, by design: not as many at once as there are threads.
-        self._turn = threading.BoundedSemaphore(2)
-        self._nobody = self._hasher.hash(secrets.token_urlsafe())
-
-    def verify(self, username: str, password: str) -> bool:
-        """Tell whether the password is this user's.
-
-        An unknown name costs the same one verification, so that the time of the answer does not tell which names
-        exist (OWASP ASVS 5.0, 6.3.8). Raises HTTPError 503 when too many sign in at once.
-        """
-        if not self._turn.acquire(timeout=_TURN_SECONDS):
-            raise cherrypy.HTTPError(503, "Many people are signing in just now. Please try again in a moment.")
-        try:
-            self._hasher.verify(self._hashes.get(username, self._nobody), password)
-        except argon2.exceptions.VerifyMismatchError:
-            return False
-        finally:
-            self._turn.release()
-        return username in self._hashes
-
-
 class Login:
     """GET /login shows the form; POST signs in, and goes on to `next` or the account."""
 
     lesson = site.Lesson("/login", "Sign in", "Who you are is one more thing to keep, under a new number.")
     _cp_config = site.NO_SLASH
 
-    def __init__(self, accounts: Accounts, hint: str | None = None) -> None:
-        """Take the accounts, and a hint to show beside the form (for development only)."""
-        self._accounts, self._hint = accounts, hint
+    def __init__(self, gate: Gate, hint: str | None = None) -> None:
+        """Take the gate that checks who comes, and a hint to show beside the form (for development only)."""
+        self._gate, self._hint = gate, hint
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET", "POST"])
-    def index(self, username: object = "", password: object = "", next: object = "") -> bytes:
-        """Show the form, or check what it holds. Whatever was wrong, the answer is the same 403."""
+    @cherrypy.tools.allow(methods=["GET", "POST"])
+    def index(self, username: object = "", password: object = "", next: object = "", stay: object = "") -> bytes:
+        """Show the form, or check what it holds. Whatever is wrong, the answer is the same 403 (ASVS 5.0, 6.3.8).
+
+        HTTPError 429 after too many tries. With `stay`, whatever it holds, the session outlives the browser.
+        """
         site.no_store()
         # `next` hides a builtin, but the name of the field is the address's, and fixed.
         target = local_path(site.text_field("next", next))
         if cherrypy.request.method != "POST":
             return self._form(target)
 
-        username = site.text_field("username", username)
-        if not self._accounts.verify(username, site.text_field("password", password)):
-            return self._form(target, username, error="That name and password do not go together.")
-        # A number that somebody knew before must be worth nothing after (session fixation; OWASP ASVS 5.0, 7.2.4).
-        cherrypy.session.regenerate()
-        cherrypy.session["user"] = username
+        username, stays = site.text_field("username", username), bool(site.text_field("stay", stay))
+        if not self._gate.check(username, site.text_field("password", password)):
+            return self._form(target, username, stays, error="That name and password do not go together.")
+        enter(username, stays)
+        sessions.note("sign-in", account=username)
         site.redirect(target)
 
-    def _form(self, target: str, username: str = "", error: str = "") -> bytes:
+    def _form(self, target: str, username: str = "", stays: bool = False, error: str = "") -> bytes:
         if error and site.wants_json():
             raise cherrypy.HTTPError(403, error)
         return site.render(
             "login.html",
-            {"user": cherrypy.session.get("user")},
+            {"user": cherrypy.session.user},
             lesson=self.lesson,
             status=403 if error else 200,
             reference=site.session_reference(),
             username=username,
             target="" if target == HOME else target,
+            stays=stays,
+            staying=_how_long_one_stays(),
             error=error,
-            hint=self._hint,
+            hint=self._hint if site.is_loopback() else None,
         )
 
 
@@ -101,36 +72,41 @@ class Logout:
     _cp_config = site.NO_SLASH
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["POST"])
+    @cherrypy.tools.allow(methods=["POST"])
     def index(self) -> None:
-        """Sign out, and go to the tour."""
-        cherrypy.session.clear()
-        cherrypy.session.regenerate()
+        """Sign out, and go to the tour. The browser is told to drop what it keeps of the site (OWASP ASVS 5.0, 14.3.1).
+
+        Not its cookies: those of the lessons belong to the visitor, and the one that this answer sets would go as well.
+        """
+        user = cherrypy.session.user
+        cherrypy.session.sign_out()
+        if user:
+            sessions.note("sign-out", account=user)
+        cherrypy.response.headers["Clear-Site-Data"] = '"cache", "storage"'
         site.redirect("/")
 
 
-class Account:
-    """GET /account is for the person who is signed in; anybody else is sent to sign in and then back here."""
+def enter(user: str, remember: bool) -> None:
+    """Make the session that of `user`, who has just shown the password, from this device.
 
-    _cp_config = site.NO_SLASH
-
-    @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET"])
-    def index(self) -> bytes:
-        """Show the account. Signed out: 303 to the form, or 401 where JSON is asked for."""
-        site.no_store()
-        user = cherrypy.session.get("user")
-        if user is None and site.wants_json():
-            # RFC 9110 section 15.5.2 wants the header with every 401; browsers ignore a scheme they do not know.
-            cherrypy.response.headers["WWW-Authenticate"] = 'Cookie realm="account"'
-            raise cherrypy.HTTPError(401, "Sign in first.")
-        if user is None:
-            site.redirect(f"/login?next={HOME}")
-        return site.render("account.html", {"user": user}, lesson=Login.lesson, reference=site.session_reference())
+    It gets a new number: one that somebody knew before must be worth nothing after (session fixation; OWASP ASVS 5.0,
+    7.2.4). With `remember` it outlives the browser.
+    """
+    cherrypy.session.sign_in(user, remember=remember)
+    device.note()
 
 
 def local_path(path: str) -> str:
-    """Return the path, fit for a Location header, when it stays on this site; otherwise that of the account."""
-    if not _LOCAL_PATH.fullmatch(path):
+    """Return the path, fit for a Location header, when it stays on this site; otherwise that of the account.
+
+    It must stay there also when somebody on the way, such as a proxy, decodes what is written with % in it.
+    """
+    if not (_LOCAL_PATH.fullmatch(path) and _LOCAL_PATH.fullmatch(unquote(path))):
         return HOME
     return quote(path, safe="/?#[]@!$&'()*+,;:=%-._~")
+
+
+def _how_long_one_stays() -> str:
+    limits = cherrypy.session.when_remembered
+    idle = f"For {times.duration(limits.timeout * 60)} after your last visit"
+    return f"{idle}, {times.duration(limits.lifetime * 60)} at most" if limits.lifetime else idle

@@ -16,7 +16,7 @@ class Name:
     _cp_config = site.NO_SLASH
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET", "POST"])
+    @cherrypy.tools.allow(methods=["GET", "POST"])
     def index(self, first: object = None, last: object = None) -> bytes:
         """Show the form, or keep the names. A missing or endless one is 400, and what was typed stays in the form."""
         site.no_store()
@@ -35,6 +35,8 @@ class Name:
         }
         if wrong:
             return self._form(typed, wrong)
+        if cherrypy.request.method != "POST" and site.from_another_site():
+            return self._form(typed, errors={})  # a link elsewhere may fill the form in, and the visitor may send it
         cherrypy.session.update(typed)
         site.redirect("/hello")
 
@@ -50,7 +52,7 @@ class Hello:
     _cp_config = site.NO_SLASH
 
     @cherrypy.expose
-    @cherrypy.tools.guard(methods=["GET"])
+    @cherrypy.tools.allow(methods=["GET"])
     def index(self) -> bytes:
         """Greet the visitor. JSON has empty strings where no name is known."""
         site.no_store()

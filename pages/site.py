@@ -8,8 +8,9 @@ from __future__ import annotations
 import functools
 import html
 import json
+import logging
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
@@ -25,6 +26,10 @@ NO_SLASH = {"tools.trailing_slash.on": False}
 
 _HIDDEN_CHARACTERS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
 _HIDDEN_CHARACTERS |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
+
+_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1
+
+_LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
 
 _ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
@@ -62,6 +67,15 @@ def base() -> str:
     It begins with the Host header, which is a visitor's text like any other.
     """
     return pictures(cherrypy.request.base) + url("")
+
+
+def is_loopback() -> bool:
+    """Tell whether the visitor calls the site by a name that means their own machine.
+
+    Any other name may be led here too, by whoever owns it, and then that owner's pages can read the answer (DNS
+    rebinding): a site that only this machine reaches must not tell them what is for this machine's users.
+    """
+    return _LOOPBACK.fullmatch(cherrypy.request.base.partition("://")[2]) is not None
 
 
 def backend() -> sessions.Facts | None:
@@ -132,28 +146,33 @@ def session_reference() -> str | None:
     return sessions.reference(cherrypy.session.id) if list(cherrypy.session.keys()) else None
 
 
-def guard(methods: Sequence[str]) -> None:
-    """Answer other methods with 405 and Allow, and a form that another site sent with 403.
+def same_origin() -> None:
+    """Refuse, with 403, a request that may change something and that a page of another site has sent.
 
-    SameSite=Lax keeps the session cookie off foreign forms already. This also covers forms that need no session to do
-    harm: signing a visitor in to somebody else's account (OWASP ASVS 5.0, 3.5.1).
+    For every method but GET, HEAD and OPTIONS, which change nothing here. SameSite=Lax keeps the session cookie off
+    foreign forms already. This also covers other hosts of the same domain, for which SameSite does nothing, and forms
+    that need no session to do harm: signing a visitor in to somebody else's account (OWASP ASVS 5.0, 3.5.1 and 3.5.3).
     """
-    cherrypy.lib.cptools.allow(list(methods))
-    if cherrypy.request.method == "POST" and _sent_from_another_site():
-        raise cherrypy.HTTPError(403, "This form was sent from another site, so nothing was changed.")
+    if cherrypy.request.method not in _SAFE_METHODS and from_another_site():
+        sessions.note("cross-site request refused", level=logging.WARNING)
+        raise cherrypy.HTTPError(403, "This was sent from another site, so nothing was changed.")
 
 
-def _sent_from_another_site() -> bool:
+def from_another_site() -> bool:
+    """Tell whether a page of another site has sent the request, as far as the browser says."""
     headers = cherrypy.request.headers
     if "Sec-Fetch-Site" in headers:
         return headers["Sec-Fetch-Site"] not in ("same-origin", "none")
-    # Browsers without it, and every browser on plain http, send Origin. Its scheme is not compared: behind a proxy that
-    # ends TLS, the site itself speaks http. A program such as curl sends neither.
+    # Browsers without it, and every browser on plain http, send Origin. A program such as curl sends neither.
     origin = headers.get("Origin")
-    return origin is not None and origin.partition("://")[2] != headers.get("Host")
+    own = cherrypy.request.base.lower()
+    # A proxy that ends TLS and does not say so leaves the site thinking that it is visited over http. The other way
+    # round, a page that somebody has put into a plain http connection, is another origin.
+    return origin is not None and origin.lower() not in (own, own.replace("http:", "https:", 1))
 
 
-cherrypy.tools.guard = cherrypy.Tool("on_start_resource", guard)
+# Before the body is read (at 50 the session begins), and after tools.proxy (at 30) has found out the public host.
+cherrypy.tools.same_origin = cherrypy.Tool("before_request_body", same_origin, priority=40)
 
 
 def error_pages() -> dict[str, Any]:
@@ -175,6 +194,7 @@ _WORDS = {
     404: ("There is nothing here", "Check the address for a slip of the pen, or start again from the tour."),
     405: ("Not like that", "The address is right, the method is not. Open the page it belongs to and use its form."),
     413: ("That is too big", "Send less. A form on this site is for a few words."),
+    429: ("Slow down", "Wait as long as it says above, then try again."),
     500: ("We made a mistake", "It is in our log, and nothing of yours was changed. Try again in a moment."),
     503: ("Back in a moment", "Wait a few seconds, then load this page again."),
 }

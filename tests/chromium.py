@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from tests import leaks
+
 try:
     from playwright.sync_api import expect, sync_playwright
 except ImportError:  # chromium() says so, as the failure of each test that needs it
@@ -17,7 +19,7 @@ except ImportError:  # chromium() says so, as the failure of each test that need
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page, Request
 
-__all__ = ["MissingError", "NewPage", "chromium", "expect", "press", "sign_in", "watch"]
+__all__ = ["MissingError", "NewPage", "chromium", "expect", "keep", "press", "sign_in", "watch"]
 
 NewPage = Callable[..., "Page"]  # called with options of Playwright's new_context
 
@@ -54,17 +56,28 @@ def watch(context: BrowserContext, host: str, trouble: list[str]) -> None:
 
     def console(message: Any) -> None:
         # Chromium reports the status of an error page itself, as an error of the page that it is.
+        leaks.spool.wrote("console", message.text)
         own = message.location["url"] == message.page.url and message.text.startswith("Failed to load resource")
         if message.type in ("error", "warning") and not own:
             trouble.append(f"{message.page.url}: {message.type}: {message.text}")
 
     def request(request: Request) -> None:
+        leaks.spool.wrote("address", request.url)
+        leaks.spool.sent({}, request.post_data_buffer)
         if urlsplit(request.url).netloc != host:
             trouble.append(f"a request went to {request.url}")
 
     context.on("console", console)
     context.on("weberror", lambda error: trouble.append(f"{error.page.url}: {error.error}"))
     context.on("request", request)
+
+
+def keep(context: BrowserContext) -> None:
+    """Keep for the search for secrets what a browser profile shows at the end of a test, and its session cookies."""
+    for page in context.pages:
+        leaks.spool.wrote("page", page.content())
+    for cookie in context.cookies():
+        leaks.spool.cookie(f"{cookie['name']}={cookie['value']}")
 
 
 def sign_in(page: Page, password: str) -> None:

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.chromium import chromium, sign_in
+from tests.chromium import chromium, press, sign_in
 from tests.conftest import PASSWORD
 from tests.site import ROOT, Site
+from tests.visitor import Visitor
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -16,6 +17,11 @@ if TYPE_CHECKING:
 FOLDER = ROOT / "docs" / "screenshots"
 DESKTOP, PHONE = {"width": 1280, "height": 940}, {"width": 390, "height": 844}
 USUAL = "http://127.0.0.1:8080"  # the address in the pictures; the port they are taken from is any free one
+COMPUTER = "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/140.0.0.0 Safari/537.36"
+TELEPHONE = (
+    "Mozilla/5.0 (iPhone; CPU iPhone OS 17_5 like Mac OS X) AppleWebKit/605.1.15 (KHTML, like Gecko) "
+    "Version/17.5 Mobile/15E148 Safari/604.1"
+)
 MAX_BYTES = 150_000  # of a picture: a README should load quickly, and a repository keeps every version
 
 RENAME = "(all, [from, to]) => all.forEach(code => { code.textContent = code.textContent.replaceAll(from, to); })"
@@ -51,13 +57,27 @@ def account(page: Page) -> None:
     page.wait_for_url("**/account")
 
 
+def devices(page: Page) -> None:
+    """Show that the account is signed in here and on a phone, and nowhere else."""
+    account(page)
+    url = page.url.removesuffix("/account")
+    phone = Visitor(url, headers={"User-Agent": TELEPHONE})
+    phone.post("/login", {"username": "ada", "password": PASSWORD})
+    page.goto("/account/sessions")
+    page.get_by_label("Your password").fill(PASSWORD)
+    press(page, "End all others")
+    page.get_by_text("You are signed in on this device only.").wait_for()
+    phone.post("/login", {"username": "ada", "password": PASSWORD})
+    page.reload()
+
+
 def backends(page: Page) -> None:
     """Show the backends side by side."""
     page.goto("/backends")
 
 
 PICTURES: list[tuple[Callable[[Page], None], dict[str, int], str]] = [
-    *((show, DESKTOP, "") for show in (tour, cookies, counter, login, account, backends)),
+    *((show, DESKTOP, "") for show in (tour, cookies, counter, login, account, devices, backends)),
     *((show, PHONE, "-phone") for show in (tour, counter)),
 ]
 
@@ -67,7 +87,9 @@ def take(browser: Browser, url: str, folder: Path) -> list[Path]:
     files = []
     for show, viewport, suffix in PICTURES:
         for scheme in ("light", "dark"):
-            page = browser.new_page(base_url=url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce")
+            page = browser.new_page(
+                base_url=url, viewport=viewport, color_scheme=scheme, reduced_motion="reduce", user_agent=COMPUTER
+            )
             show(page)
             page.locator("code").evaluate_all(RENAME, [url, USUAL])
             files.append(folder / f"{show.__name__}{suffix}-{scheme}.png")

@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests import leaks
 
 ROOT = Path(__file__).resolve().parent.parent
 START_SECONDS = 30  # far more than a start takes: only a machine under heavy load, or a defect, gets there
@@ -28,7 +30,7 @@ STOP_SECONDS = 15
 # What would reach the site from the shell of whoever runs the tests.
 CLEANED = (
     "PROFILE", "HOST", "PORT", "STORAGE_PATH", "DEMO_PASSWORD", "DATABASE_URL", "MEMCACHED_SERVERS", "SESSION_SECRET",
-    "LISTEN_PID", "PYTHONPATH",
+    "ACCOUNTS_PATH", "LISTEN_PID", "PYTHONPATH",
 )  # fmt: skip
 
 
@@ -71,9 +73,11 @@ def folder() -> Path:
 def run(*args: str, env: Mapping[str, str] | None = None, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
     """Run `python app.py` to its end, with the account and environment of Site; for commands that do not serve."""
     command = [sys.executable, str(root / "app.py"), *args]
-    return subprocess.run(
+    ended = subprocess.run(
         command, env=environment(env), capture_output=True, text=True, timeout=START_SECONDS, **account()
     )
+    leaks.spool.wrote("console", ended.stdout + ended.stderr)
+    return ended
 
 
 def free_port() -> int:
@@ -122,10 +126,13 @@ class Site:
         self.storage = storage or self.scratch / "sessions"
         extra = {section: dict(options) for section, options in (config or {}).items()}
         extra.setdefault("global", {}).setdefault("engine.autoreload.on", reload)
+        extra["global"].setdefault("log.access_file", str(self.scratch / "access.log"))
         own = ["--config", str(self._write(extra))] + (["--profile", profile] if profile else [])
         python = [sys.executable, str(root / "app.py"), *own, *args]
         self.command = ["sh", "-c", f"exec {command}"] if command else python
         self.process: subprocess.Popen[bytes] | None = None
+        leaks.spool.password(self.env.get("DEMO_PASSWORD", ""))
+        leaks.spool.sources.append(self)
         try:
             self.start()
         except BaseException:
@@ -172,8 +179,20 @@ class Site:
         """Send one request on a connection of its own; return the answer and its body. Follows no redirect."""
         with contextlib.closing(http.client.HTTPConnection(*self.address, timeout=START_SECONDS)) as connection:
             connection.request(method, path, body, dict(headers or {}))
+            leaks.spool.sent(headers or {}, body)
             response = connection.getresponse()
-            return response, response.read()
+            answer = response.read()
+            leaks.spool.answered(f"{method} {path}", response.getheaders(), answer)
+            return response, answer
+
+    def told(self) -> Iterator[tuple[str, bytes]]:
+        """Everything that the site has written so far, for the search for secrets: printed, logged, and stored."""
+        yield "log", self.output().encode()
+        for folder in {self.scratch, self.storage}:
+            for path in folder.rglob("*"):
+                with contextlib.suppress(FileNotFoundError):  # the site may be at work
+                    if path.is_file():
+                        yield "file", path.name.encode() + b"\n" + path.read_bytes()
 
     def answers(self) -> bool:
         """Return whether /healthz answers, with whatever status."""
@@ -214,6 +233,7 @@ class Site:
         """Stop the site if it runs, and start it again on the same storage and port."""
         if self.process is not None and self.process.poll() is None:
             self.stop()
+        leaks.spool.wrote("log", self.output())
         self.log.close()
         self.start()
 
@@ -223,6 +243,9 @@ class Site:
             if self.process is not None and self.process.poll() is None:
                 self.stop()
         finally:
+            leaks.spool.sources.remove(self)
+            for place, text in self.told():
+                leaks.spool.wrote(place, text)
             self.log.close()
             shutil.rmtree(self.scratch, ignore_errors=True)
 

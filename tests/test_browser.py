@@ -10,7 +10,7 @@ from tests.conftest import PASSWORD, SURVIVING, every_profile, one_profile, scri
 from tests.site import Site
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Browser, Page
 
 
 def expect_path(page: Page, path: str) -> None:
@@ -184,6 +184,69 @@ def test_two_visitors_do_not_share_a_session(new_page: NewPage) -> None:
     expect_path(other, "/login?next=/account")
     ada.goto("/account")
     expect_path(ada, "/account")
+
+
+@one_profile
+def test_another_device_is_ended_from_the_list(new_page: NewPage) -> None:
+    desk, phone = new_page(java_script_enabled=False), new_page(user_agent="curl/8.5.0")
+    for page in (desk, phone):
+        page.goto("/login")
+        sign_in(page, PASSWORD)
+        expect_path(page, "/account")
+    phone.goto("/account/sessions")
+    number = phone.locator(".number").first.inner_text().split()[-1]
+    desk.get_by_role("link", name="Your devices").click()
+    expect(desk.get_by_role("listitem").filter(has_text="this device")).to_have_count(1)
+    other = desk.get_by_role("listitem").filter(has_text=number)
+    expect(other).to_contain_text("curl")
+    expect(other.get_by_role("button")).to_have_accessible_description(re.compile(f"curl.* No. {number}"))
+    other.get_by_role("button", name="End").click()
+    expect(desk.get_by_text("Type your password first. Nothing was ended.")).to_be_visible()
+    expect(desk.get_by_label("Your password")).to_be_focused()
+    desk.get_by_label("Your password").fill(PASSWORD)
+    desk.keyboard.press("Enter")  # which presses the first button of a form: it must not be that of a session
+    expect(desk.get_by_label("Your password")).to_have_value(PASSWORD)
+    phone.goto("/account")
+    expect_path(phone, "/account")
+    other.get_by_role("button", name="End").click()
+    expect(other).to_have_count(0)
+    phone.goto("/account")
+    expect_path(phone, "/login?next=/account")
+    desk.reload()
+    expect_path(desk, "/account/sessions")
+
+
+def test_a_password_is_changed_in_a_browser(browser: Browser) -> None:
+    new = "a purple umbrella over 9 teapots"
+    with (
+        Site("ram", env={"DEMO_PASSWORD": PASSWORD}) as site,
+        browser.new_context(base_url=site.url) as context,
+    ):
+        page = context.new_page()
+        page.goto("/login?next=/account/password")
+        sign_in(page, PASSWORD)
+        expect(page.get_by_label("Sign out everywhere else")).to_be_checked()
+        page.get_by_label("Current password").fill(PASSWORD)
+        page.get_by_label("New password", exact=True).fill("password")
+        page.get_by_label("New password again").fill("passwords")
+        page.get_by_label("Sign out everywhere else").uncheck()
+        press(page, "Change the password")
+        field = page.get_by_label("New password", exact=True)
+        expect(field).to_be_focused()
+        expect(field).to_have_accessible_description(re.compile("."))
+        expect(page.get_by_label("Sign out everywhere else")).not_to_be_checked()
+        for label in ("Current password", "New password", "New password again"):
+            expect(page.get_by_label(label, exact=True)).to_have_value("")
+            page.get_by_label(label, exact=True).fill(PASSWORD if label == "Current password" else new)
+        press(page, "Change the password")
+        expect_path(page, "/account")
+        press(page, "Sign out")
+        expect_path(page, "/")
+        page.goto("/login")
+        sign_in(page, PASSWORD)
+        expect(page.get_by_role("alert")).to_be_visible()
+        sign_in(page, new)
+        expect_path(page, "/account")
 
 
 @one_profile

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 # What no link leads to: each kind of error page, and what a form shows when something is missing.
-UNLINKED = ["/nothing", "/logout", "/cookie/set?name=a+b", "/name?first=Ada", "/hello", "/account", "/login?next=/"]
+UNLINKED = ["/nothing", "/logout", "/cookie/set?name=a+b", "/name?first=Ada", "/hello", "/account", "/account/password",
+            "/account/sessions", "/login?next=/"]  # fmt: skip
 PHONE = {"width": 360, "height": 640}
 NAME_10_000 = "/name?first=" + "W" * 10_000 + "&last=" + "%F0%9F%9A%80" * 1_000
 
@@ -79,7 +80,9 @@ def test_every_page_of_a_stranger_is_in_order_and_fits_a_phone(new_page: NewPage
     page = new_page(viewport=PHONE)
     for path in every_page(page):
         assert page.locator("html").evaluate("html => html.scrollWidth") <= PHONE["width"], path
-        unnamed = page.locator("input:not([type=hidden])").evaluate_all("all => all.filter(i => !i.labels.length)")
+        unnamed = page.locator("input:not([type=hidden], [hidden])").evaluate_all(
+            "all => all.filter(i => !i.labels.length)"
+        )
         ids = page.locator("[id]").evaluate_all("all => all.map(element => element.id)")
         assert unnamed == [] and len(ids) == len(set(ids)), path
 
@@ -112,6 +115,9 @@ def test_signing_in_and_out_with_the_keyboard(page: Page) -> None:
     expect(page.get_by_label("Password")).to_be_focused()
     page.keyboard.type(PASSWORD)
     page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    expect(page.get_by_label("Stay signed in on this computer")).to_be_checked()
+    page.keyboard.press("Tab")
     button = page.get_by_role("button", name="Sign in")
     expect(button).to_be_focused()
     assert button.evaluate("b => b.matches(':focus-visible') && getComputedStyle(b).outlineStyle != 'none'")
@@ -119,6 +125,9 @@ def test_signing_in_and_out_with_the_keyboard(page: Page) -> None:
     page.wait_for_url("**/account")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
+    for name in ("Your devices", "Change your password"):
+        page.keyboard.press("Tab")
+        expect(page.get_by_role("link", name=name)).to_be_focused()
     page.keyboard.press("Tab")
     expect(page.get_by_role("button", name="Sign out")).to_be_focused()
     page.keyboard.press("Space")

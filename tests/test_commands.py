@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
 import app
+import development
 from settings import ENVIRONMENT, ROOT, SITE_CONF, Sections, StartError, load_settings, read
 from tests.site import CLEANED, Site, folder, free_port, run
 
@@ -172,19 +175,94 @@ def test_create_app_refuses_a_wrong_profile() -> None:
 
 # --- the demo account -------------------------------------------------------------------------------------------------
 
-
-def test_the_password_is_printed_unless_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("DEMO_PASSWORD", "correct horse")
-    password, line = app.demo_account(local=True)
-    assert password == "correct horse" and password not in line  # noqa: S105 - made up here
-    monkeypatch.delenv("DEMO_PASSWORD")
-    password, line = app.demo_account(local=True)
-    assert password and password in line and len(password) >= 12
+GIVEN = "correct horse"
+NONE = "There is no account to sign in with: python app.py hash-password NAME"
 
 
-def test_a_public_address_has_no_account_by_default(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_password_is_shown_unless_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    demo, hint, line = development.demo_account({}, {"DEMO_PASSWORD": GIVEN})
+    assert demo == {"ada": GIVEN} and hint is None and GIVEN not in line
+    monkeypatch.setattr(os, "environ", {})
+    demo, hint, line = development.demo_account({}, {})
+    assert len(demo["ada"]) >= 12 and demo["ada"] in line and hint == line
+    assert development.demo_account({}, {}) == (demo, hint, line)  # after a reload, too
+
+
+def test_an_account_of_the_configuration_takes_the_place_of_the_demo_account() -> None:
+    assert development.demo_account({"ada": "$argon2id$"}, {"DEMO_PASSWORD": GIVEN}) == ({}, None, "")
+
+
+def hint_for(site: Site, host: str) -> bool:
+    """Return whether the sign-in page shows a password to somebody who calls the site by this name."""
+    body = site.request("GET", "/login", {"Host": host})[1]
+    return b"with the password" in body
+
+
+def test_the_sign_in_page_shows_the_password_to_this_machine_alone() -> None:
+    with Site("ram") as site:
+        port = site.port
+        password = re.findall(r"Sign in as ada with the password (\S+)", site.output())[0]
+        assert password.encode() in site.request("GET", "/login")[1]
+        for host in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST"):
+            assert hint_for(site, host), host
+        # Their owners can let them lead here, and then read this page from one of their own (DNS rebinding).
+        for host in ("evil.example", f"evil.example:{port}", "127.0.0.1.evil.example", "localhost.", "x@localhost"):
+            assert not hint_for(site, host), host
+
+
+def test_a_public_address_has_no_demo_account_and_the_console_says_so() -> None:
+    everywhere = ["--host", "0.0.0.0"]  # noqa: S104 - it is the point here
+    with Site("ram", args=everywhere, env={"DEMO_PASSWORD": GIVEN}) as site:
+        assert NONE in site.output() and "[users]" in site.output()
+        form = {"Content-Type": "application/x-www-form-urlencoded"}
+        body = urlencode({"username": "ada", "password": GIVEN}).encode()
+        assert site.request("POST", "/login", form, body)[0].status == 403
+
+
+def test_another_server_has_the_demo_account_only_if_its_password_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    built: list[object] = []
+    monkeypatch.setattr(app, "build", lambda _settings, _profiles, demo, *hint: built.append((demo, hint)))
     monkeypatch.delenv("DEMO_PASSWORD", raising=False)
-    password, line = app.demo_account(local=False)
-    assert password is None and "DEMO_PASSWORD" in line
-    monkeypatch.setenv("DEMO_PASSWORD", "correct horse")
-    assert app.demo_account(local=False)[0] == "correct horse"
+    app.create_app("ram")
+    monkeypatch.setenv("DEMO_PASSWORD", GIVEN)
+    app.create_app("ram")
+    assert built == [({}, ()), ({"ada": GIVEN}, ())]
+
+
+# --- accounts ---------------------------------------------------------------------------------------------------------
+
+
+def test_new_passwords_are_kept_where_the_sessions_are_unless_told_otherwise() -> None:
+    def path(extra: Sections | None = None, **environ: str) -> str:
+        return str(load_settings("ram", extra, environ)["/"]["accounts.path"])
+
+    mine: Sections = {"/": {"accounts.path": "var/mine.sqlite"}}
+    assert path() == str(ROOT / "var/accounts.sqlite")
+    assert path(STORAGE_PATH="/srv/sessions") == "/srv/sessions/accounts.sqlite"
+    assert path(mine, STORAGE_PATH="/srv/sessions") == str(ROOT / "var/mine.sqlite")
+    assert path(mine, STORAGE_PATH="/srv/sessions", ACCOUNTS_PATH="/srv/a") == "/srv/a"
+
+
+def test_an_account_without_a_hash_is_refused(scratch: Path) -> None:
+    path = scratch / "extra.conf"
+    path.write_text("[users]\nbob = 'secret'\n")
+    line = refused("--profile", "ram", "--config", str(path))
+    assert "bob" in line and "hash-password" in line and "secret" not in line
+
+
+def test_a_word_that_is_no_command_is_refused() -> None:
+    assert "hash-password NAME" in refused("serve")
+    assert "hash-password NAME" in refused("hash-password", "ada", "bob")
+
+
+# --- the console ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("screen", [False, True])
+def test_the_console_shows_each_note_once_and_the_engine_only_if_asked(screen: bool) -> None:
+    with Site("ram", config={"global": {"log.screen": screen}}) as site:
+        site.request("POST", "/logout", {"Origin": "null"})
+        assert len(re.findall("SESSIONS cross-site request refused", site.output())) == 1
+        site.request("GET", "/account", {"Cookie": f"session_id={'A' * 43}"})
+        assert len(re.findall("SESSIONS unknown id presented", site.output())) == 1
+        assert ("ENGINE" in site.output()) is screen

@@ -22,20 +22,20 @@ JSON = {"Accept": "application/json"}
 PASSWORD = {"DEMO_PASSWORD": "correct horse battery staple"}
 
 
-@pytest.fixture(params=BACKENDS)
+@pytest.fixture(scope="module", params=BACKENDS)
 def profile(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def site(profile: str) -> Iterator[Site]:
     with Site(profile, env=environment_of(profile) | PASSWORD) as site:
         yield site
 
 
-def signed_in(site: Site) -> Visitor:
+def signed_in(site: Site, **form: str) -> Visitor:
     visitor = Visitor(site.url, headers=JSON)
-    assert visitor.post("/login", {"username": "ada", "password": PASSWORD["DEMO_PASSWORD"]}).status == 303
+    assert visitor.post("/login", {"username": "ada", "password": PASSWORD["DEMO_PASSWORD"], **form}).status == 303
     assert visitor.get("/account").json == {"user": "ada"}
     return visitor
 
@@ -61,13 +61,64 @@ def test_a_name_is_kept_across_pages_and_a_login_lasts_until_the_logout(site: Si
     assert visitor.get("/account").status == 401
 
 
+def test_the_cookie_of_who_stays_signed_in_outlives_the_browser_and_no_other(site: Site) -> None:
+    for form, age in (({}, ""), ({"stay": "yes"}, str(20160 * 60))):
+        visitor = Visitor(site.url)
+        signing_in = {"username": "ada", "password": PASSWORD["DEMO_PASSWORD"], **form}
+        [morsel] = visitor.post("/login", signing_in).cookies.values()
+        assert morsel["max-age"] == age
+
+
+def own_reference(visitor: Visitor) -> str:
+    """How the visitor's own session is called in the list of devices."""
+    [own] = [entry for entry in visitor.get("/account/sessions").json["sessions"] if entry["current"]]
+    return str(own["reference"])
+
+
+def test_one_device_ends_another_and_then_all_others(site: Site, profile: str) -> None:
+    """Where a backend cannot list them, the page says so in its words, and the accounts still end all others."""
+    facts = STORAGE_TYPES[profile].store_class.facts
+    desk, phone, tablet = signed_in(site), signed_in(site), signed_in(site, stay="yes")
+    references = [own_reference(visitor) for visitor in (desk, phone, tablet)]
+    assert len(set(references)) == 3
+    listed = {entry["reference"] for entry in desk.get("/account/sessions").json["sessions"]}
+    copy = desk.twin()
+    end_phone = {"end": references[1], "password": PASSWORD["DEMO_PASSWORD"]}
+    ended = desk.post("/account/sessions", end_phone)
+    if facts.lists:
+        assert listed >= set(references)
+        assert (ended.status, phone.get("/account").status) == (303, 401)
+    else:
+        assert listed == {references[0]}
+        assert ended.status == 404 and facts.cannot in ended.json["error"]
+        assert facts.cannot in html.unescape(desk.get("/account/sessions", Accept="text/html").text)
+    assert tablet.get("/account").status == 200
+    assert desk.post("/account/sessions", end_phone | {"end": "others"}).status == 303
+    assert [visitor.get("/account").status for visitor in (phone, tablet, copy, desk)] == [401, 401, 401, 200]
+
+
+def test_the_id_changes_at_sign_in_at_sign_out_and_when_the_password_is_asked_for_again(site: Site) -> None:
+    visitor = Visitor(site.url, headers=JSON)
+    proof = {"password": PASSWORD["DEMO_PASSWORD"]}
+    visitor.get("/counter")
+    ids = [visitor.cookies["session_id"]]
+    for path, form in (
+        ("/login", proof | {"username": "ada"}),
+        ("/account/sessions", proof | {"end": "others"}),
+        ("/logout", {}),
+    ):
+        assert visitor.post(path, form).status == 303
+        ids.append(visitor.cookies["session_id"])
+    assert len(set(ids)) == 4
+
+
 def test_the_pages_say_what_the_backend_cannot_do_in_its_own_words(site: Site, profile: str) -> None:
     facts = STORAGE_TYPES[profile].store_class.facts
     visitor = Visitor(site.url)
-    assert html.escape(facts.cannot) in visitor.get("/counter").text
+    assert facts.cannot in html.unescape(visitor.get("/counter").text)
     compared = visitor.get("/backends")
     for name in BACKENDS:
-        assert html.escape(STORAGE_TYPES[name].store_class.facts.cannot) in compared.text
+        assert STORAGE_TYPES[name].store_class.facts.cannot in html.unescape(compared.text)
     assert compared.set_cookie == []
 
 

@@ -217,8 +217,8 @@ def test_what_a_backend_can_do_and_cannot_is_said_in_its_own_words() -> None:
     text = re.sub(r"\n  (?=\S)", " ", README)
     for name, (_, *cells) in table("Profile").items():
         facts = STORAGE_TYPES[name].store_class.facts
-        can = [facts.survives_restart, facts.shared, facts.locks_processes, facts.revokes]
-        assert [cell[:2] for cell in cells[:4]] == ["ye" if one else "no" for one in can], name
+        can = [facts.survives_restart, facts.shared, facts.locks_processes, facts.revokes, facts.lists]
+        assert [cell[:2] for cell in cells[:5]] == ["ye" if one else "no" for one in can], name
         words = {"Keeps": facts.keeps, "Shared by": facts.sharing, "Locking": facts.locking}
         words |= {"Cleaning": facts.cleaning, "When it is down": facts.outage, "Cannot": facts.cannot}
         quoted = "\n".join(f"* **{label}**: {word}" for label, word in words.items() if word)

@@ -28,10 +28,12 @@ ADDRESSES = {
     "/login": {"GET", "POST"},
     "/logout": {"POST"},
     "/account": {"GET"},
+    "/account/password": {"GET", "POST"},
+    "/account/sessions": {"GET", "POST"},
     "/healthz": {"GET"},
 }
 READABLE = [path for path, methods in ADDRESSES.items() if "GET" in methods]
-PAGES = [path for path in READABLE if path not in ("/account", "/healthz")]
+PAGES = [path for path in READABLE if not path.startswith(("/account", "/healthz"))]
 
 
 # --- every address ----------------------------------------------------------------------------------------------------

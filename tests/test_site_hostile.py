@@ -95,6 +95,7 @@ def test_a_cookie_value_comes_back_as_it_was_given(visitor: Witness, value: str)
 
 
 @pytest.mark.parametrize("header", ["Host", "Accept", "Accept-Language", "Referer", "User-Agent", "X-Forwarded-Host",
+                                    "X-Forwarded-For", "Forwarded", "Origin",
                                     "If-Modified-Since", "If-None-Match", "Content-Type", "Authorization"])  # fmt: skip
 @pytest.mark.parametrize("path", ["/counter", "/nothing", "/static/favicon.svg"])
 def test_a_value_in_a_header_is_shown_and_not_obeyed(visitor: Witness, header: str, path: str) -> None:

@@ -9,19 +9,26 @@ from collections.abc import Mapping
 from contextlib import closing
 from html.parser import HTMLParser
 from http.client import HTTPConnection
-from typing import ClassVar
 from urllib.parse import urlencode, urlsplit
 
+from tests import leaks
 from tests.site import ROOT, START_SECONDS
-from tests.visitor import Answer, Visitor
+from tests.visitor import Answer, Visitor, new_address
 
 JSON = {"Accept": "application/json"}
 SECURITY = {
     "server": "CherryPy",
     "x-content-type-options": "nosniff",
     "referrer-policy": "same-origin",
-    "content-security-policy": "default-src 'self'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'",
+    "content-security-policy": (
+        "default-src 'self'; object-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'self'"
+    ),
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "permissions-policy": "camera=(), geolocation=(), microphone=()",
+    "strict-transport-security": None,  # on https only
 }
+_ID = re.compile(r"(?<![\w-])[\w-]{43}(?![\w-])", re.A)
 INTERNAL = (b"Traceback", b"Powered by", b"<module", str(ROOT).encode())
 
 
@@ -29,23 +36,18 @@ class Witness(Visitor):
     """A Visitor whose every answer is examined.
 
     Raises AssertionError for an answer without the security headers, with something internal in it, or with the id of
-    any session that any Witness of this test run has seen; Set-Cookie is the one place where an id belongs.
+    any session that anybody in this test run has seen; Set-Cookie is the one place where an id belongs.
     """
-
-    ids: ClassVar[set[str]] = set()
 
     def ask(self, method: str, path: str, body: str | None, headers: dict[str, str]) -> Answer:
         """Send one request, and return the answer when nothing is wrong with it."""
         answer = super().ask(method, path, body, headers)
-        morsel = answer.cookies.get("session_id")
-        if morsel and morsel.value:
-            self.ids.add(morsel.value)
-        examine(answer, f"{method} {path[:200]}", self.ids)
+        examine(answer, f"{method} {path[:200]}")
         return answer
 
     def twin(self) -> Witness:
         """Another visitor who has got hold of the same cookies."""
-        return Witness(self.url, dict(self.cookies), dict(self.headers))
+        return Witness(self.url, dict(self.cookies), dict(self.headers), self.address)
 
     def count(self) -> int:
         """Visit the counter and return the count."""
@@ -62,7 +64,7 @@ class Witness(Visitor):
         return self.get("/login", **JSON).json["user"]
 
 
-def examine(answer: Answer, request: str, ids: set[str]) -> None:
+def examine(answer: Answer, request: str) -> None:
     """Raise AssertionError for what no answer may lack or hold."""
     for name, value in SECURITY.items():
         assert answer.headers.get(name) == value, f"{request}: {name}: {answer.headers.get(name)}"
@@ -70,8 +72,8 @@ def examine(answer: Answer, request: str, ids: set[str]) -> None:
     shown = answer.body + json.dumps(public).encode()
     for word in INTERNAL:
         assert word not in shown, f"{request} shows {word!r}"
-    for id in ids:
-        assert id.encode() not in shown, f"{request} shows the id of a session"
+    ids = leaks.spool.ids.intersection(_ID.findall(shown.decode("utf-8", "replace")))
+    assert not ids, f"{request} shows the id of a session"
 
 
 def post_without_jar(
@@ -79,16 +81,19 @@ def post_without_jar(
 ) -> Answer:
     """Send a form and return the answer, examined as a Witness does.
 
-    For a Set-Cookie that http.cookies, and so the jar of a Visitor, refuses to read.
+    For a Set-Cookie that http.cookies, and so the jar of a Visitor, refuses to read. Each comes from another address.
     """
     parts = urlsplit(url)
-    with closing(HTTPConnection(str(parts.hostname), parts.port, timeout=START_SECONDS)) as connection:
+    source = (new_address(), 0)
+    with closing(HTTPConnection(str(parts.hostname), parts.port, START_SECONDS, source)) as connection:
         sent = {"Content-Type": "application/x-www-form-urlencoded", **(headers or {})}
+        leaks.spool.sent(sent, urlencode(form))
         connection.request("POST", path, urlencode(form), sent)
         got = connection.getresponse()
         lines = got.headers.get_all("Set-Cookie") or []
         answer = Answer(got.status, {name.lower(): value for name, value in got.getheaders()}, lines, got.read())
-    examine(answer, f"POST {path}", Witness.ids)
+    leaks.spool.answered(f"POST {path}", got.getheaders(), answer.body)
+    examine(answer, f"POST {path}")
     return answer
 
 
@@ -107,6 +112,9 @@ def send_raw(url: str, request: bytes) -> tuple[int, bytes]:
         connection.sendall(request)
         connection.shutdown(socket.SHUT_WR)
         answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    head, _, body = answer.partition(b"\r\n\r\n")
+    fields = [line.partition(": ")[::2] for line in head.decode("latin-1").split("\r\n")[1:]]
+    leaks.spool.answered("raw", fields, body)
     status = re.match(rb"HTTP/1\.[01] (\d{3}) ", answer)
     assert status, answer[:200]
     return int(status[1]), answer

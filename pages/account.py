@@ -1,0 +1,224 @@
+"""The pages of whoever is signed in: the account, a new password, and where else the account is signed in.
+
+The last two change what an account is worth, so both ask for the password again (OWASP ASVS 5.0, 7.5.1 and 7.5.2), and
+count a wrong one like a failed sign-in.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import cherrypy
+
+import sessions
+from pages import device, site, times
+from pages.accounts import Accounts, weakness
+from pages.gate import Gate
+from pages.login import HOME, Login, enter
+
+OTHERS = "others"
+"""What the field `end` holds instead of a reference to end all other sessions."""
+
+
+class Account:
+    """GET /account is for the person who is signed in; anybody else is sent to sign in and then back here."""
+
+    _cp_config = site.NO_SLASH
+
+    @cherrypy.expose
+    @cherrypy.tools.allow(methods=["GET"])
+    def index(self) -> bytes:
+        """Show the account. Signed out: 303 to the form, or 401 where JSON is asked for."""
+        user = user_or_sign_in(HOME)
+        since = device.of(cherrypy.session)[2]
+        return site.render(
+            "account.html",
+            {"user": user},
+            lesson=Login.lesson,
+            reference=site.session_reference(),
+            since=times.iso(since) if since else None,
+            date=times.date,
+        )
+
+
+class Password:
+    """GET /account/password shows the form; POST checks the old password, keeps the new one, and moves the session.
+
+    The other sessions are offered to be ended: whoever knew the old password may have one (OWASP ASVS 5.0, 7.4.3).
+    """
+
+    path = f"{HOME}/password"
+    _cp_config = site.NO_SLASH
+
+    def __init__(self, accounts: Accounts, gate: Gate) -> None:
+        """Take the accounts, and the gate that checks who asks."""
+        self._accounts, self._gate = accounts, gate
+
+    @cherrypy.expose
+    @cherrypy.tools.allow(methods=["GET", "POST"])
+    def index(self, current: object = "", new: object = "", again: object = "", end_others: object = "") -> bytes:
+        """Show the form, or change the password: 303 to the account.
+
+        What is wrong with the new one is 400, a wrong current one 403. HTTPError 429 after too many of those.
+        """
+        user = user_or_sign_in(self.path)
+        if cherrypy.request.method != "POST":
+            return self._form({}, end_others=True)
+
+        old, chosen = site.text_field("current", current), site.text_field("new", new)
+        ends = bool(site.text_field("end_others", end_others))
+        wrong = self._mistakes(user, old, chosen, site.text_field("again", again))
+        if wrong:
+            return self._form(wrong, ends)
+        if not self._gate.check(user, old):
+            return self._form({"current": "That is not your current password."}, ends, status=403)
+
+        self._accounts.change_password(user, chosen)
+        sessions.note("password changed", account=user)
+        enter(user, cherrypy.session.remembered)
+        if ends:
+            sessions.end_other_sessions()
+        site.redirect(HOME)
+
+    @staticmethod
+    def _mistakes(user: str, old: str, new: str, again: str) -> dict[str, str]:
+        """Return what can be said without a look at the account, by field. It costs no try at the password."""
+        weak = weakness(new, user)
+        found = {
+            "current": "Please fill in your current password." if not old else "",
+            "new": weak or ("This is the same as the current one. Please choose another." if new == old else ""),
+            "again": "This is not the same as the new password. Please type both once more." if new != again else "",
+        }
+        return {field: text for field, text in found.items() if text}
+
+    @staticmethod
+    def _form(errors: dict[str, str], end_others: bool, status: int = 400) -> bytes:
+        """Return the form. No password is ever filled back in."""
+        if errors and site.wants_json():
+            raise cherrypy.HTTPError(status, " ".join(errors.values()))
+        return site.render(
+            "password.html",
+            {"user": cherrypy.session.user},
+            lesson=Login.lesson,
+            status=status if errors else 200,
+            reference=site.session_reference(),
+            errors=errors,
+            end_others=end_others,
+        )
+
+
+class Devices:
+    """GET /account/sessions lists where the account is signed in; POST ends one of these sessions, or all others.
+
+    OWASP ASVS 5.0, 7.5.2.
+    """
+
+    path = f"{HOME}/sessions"
+    _cp_config = site.NO_SLASH
+
+    def __init__(self, gate: Gate) -> None:
+        """Take the gate that checks who asks."""
+        self._gate = gate
+
+    @cherrypy.expose
+    @cherrypy.tools.allow(methods=["GET", "POST"])
+    def index(self, end: object = "", password: object = "") -> bytes:
+        """Show the list, or end what the field `end` says: 303 to the list.
+
+        No password is 400, a wrong one 403, a reference that no other session has 404; nothing is ended then.
+        HTTPError 429 after too many wrong passwords.
+        """
+        user = user_or_sign_in(self.path)
+        if cherrypy.request.method != "POST":
+            return self._list()
+
+        chosen = site.text_field("end", end)
+        if not chosen:
+            raise cherrypy.HTTPError(400, f"Say which session to end: end=REFERENCE of one, or end={OTHERS}.")
+        proof = site.text_field("password", password)
+        if not proof:  # a slip, which is not counted as a try
+            return self._list("Type your password first. Nothing was ended.", 400)
+        if not self._gate.check(user, proof):
+            return self._list("That is not your password. Nothing was ended.", 403)
+        enter(user, cherrypy.session.remembered)
+        if chosen == OTHERS:
+            sessions.end_other_sessions()
+        elif not _end(chosen):
+            raise cherrypy.HTTPError(404, f"You have no other session {chosen[:20]}. It may have ended already.")
+        site.redirect(self.path)
+
+    @staticmethod
+    def _list(error: str = "", status: int = 200) -> bytes:
+        if error and site.wants_json():
+            raise cherrypy.HTTPError(status, error)
+        try:
+            found, complete = [_row(session) for session in sessions.live_sessions()], True
+        except sessions.CannotList:
+            found, complete = [], False
+        # An index that a server may drop can miss even the session that asks.
+        rows = found if any(row["current"] for row in found) else [_this_one(), *found]
+        return site.render(
+            "devices.html",
+            {"sessions": rows},
+            lesson=Login.lesson,
+            status=status,
+            reference=site.session_reference(),
+            user=cherrypy.session.user,
+            error=error,
+            complete=complete,
+            others=OTHERS,
+            date=times.date,
+            ago=times.ago,
+        )
+
+
+def user_or_sign_in(path: str) -> str:
+    """Return who is signed in. Nobody: 303 to sign in and then to `path`, or 401 where JSON is asked for."""
+    site.no_store()
+    user: str | None = cherrypy.session.user
+    if user is None and site.wants_json():
+        # RFC 9110 section 15.5.2 wants the header with every 401; browsers ignore a scheme they do not know.
+        cherrypy.response.headers["WWW-Authenticate"] = 'Cookie realm="account"'
+        raise cherrypy.HTTPError(401, "Sign in first.")
+    if user is None:
+        site.redirect(f"/login?next={path}")
+    return user
+
+
+def _end(reference: str) -> bool:
+    try:
+        return sessions.end_session(reference)
+    except sessions.CannotList as error:
+        raise cherrypy.HTTPError(404, f"One session cannot be ended here. End all others. {_cannot()}") from error
+
+
+def _cannot() -> str:
+    facts = site.backend()
+    return facts.cannot if facts else ""
+
+
+def _row(session: sessions.LiveSession) -> dict[str, Any]:
+    """Return a session as JSON has it, and the page."""
+    address, browser, _ = device.of(session.values)
+    return {
+        "reference": session.reference,
+        "started": times.iso(session.started),
+        "seen": times.iso(time.time() if session.current else session.seen),
+        "address": address,
+        "browser": browser,
+        "current": session.current,
+    }
+
+
+def _this_one() -> dict[str, Any]:
+    """Return the session of this request in the same form, from what is known without a list."""
+    address, browser, since = device.of(cherrypy.session)
+    return {
+        "reference": site.session_reference(),
+        "started": times.iso(since) if since else None,
+        "seen": times.iso(time.time()),
+        "address": address,
+        "browser": browser,
+        "current": True,
+    }

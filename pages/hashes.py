@@ -1,0 +1,138 @@
+"""The hashes of passwords."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import dataclasses
+import hashlib
+import re
+import secrets
+import threading
+import unicodedata
+from collections.abc import Iterator
+
+import argon2
+
+import sessions
+
+MOST = 1024  # characters of a password; OWASP ASVS 5.0, 6.2.9 asks for 64 at least
+
+# The second choice of RFC 9106 section 4: 64 MiB, three passes. The first needs 2 GiB for each sign-in. Named here, and
+# not left to the library's default, so that a new version of it changes no hash unnoticed.
+TODAY = argon2.profiles.RFC_9106_LOW_MEMORY
+
+_AT_ONCE = 2
+_TURN_SECONDS = 5.0
+_HASH = re.compile(r"\$argon2id\$v=19\$m=[1-9]\d*,t=[1-9]\d*,p=[1-9]\d*\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)", re.ASCII)
+
+
+class Busy(sessions.Unavailable):
+    """Too many passwords are being hashed just now."""
+
+    public = "Many people are signing in just now. Please try again in a moment."
+
+
+class Hasher:
+    """Makes and checks argon2id hashes, two at a time: each takes 64 MiB and a core for a while, by design.
+
+    As many as there are threads would take memory and processor from everybody else.
+    """
+
+    def __init__(self) -> None:
+        self._argon2 = argon2.PasswordHasher.from_parameters(TODAY)
+        self._turn = threading.BoundedSemaphore(_AT_ONCE)
+        # Nobody's hash costs what one of today costs. Its result is drawn, not computed: that starts faster, and no
+        # password leads to it.
+        salt, result = secrets.token_bytes(TODAY.salt_len), secrets.token_bytes(TODAY.hash_len)
+        options = f"m={TODAY.memory_cost},t={TODAY.time_cost},p={TODAY.parallelism}"
+        self.nobody = f"$argon2id$v={TODAY.version}${options}${_base64(salt)}${_base64(result)}"
+
+    def hash(self, password: str, salt: bytes | None = None) -> str:
+        """Return the hash of a password.
+
+        Args:
+            salt: 16 bytes; random unless given.
+
+        Raises:
+            ValueError: it is longer than MOST, or no Unicode text.
+            Busy: it was not its turn for five seconds.
+        """
+        data = prepared(password)
+        if data is None:
+            raise ValueError(f"a password is text of at most {MOST} characters")
+        with self._in_turn():
+            return self._argon2.hash(data, salt=salt)
+
+    def verify(self, hash: str, password: str) -> bool:
+        """Tell whether a hash is that of a password. Always one computation, also for what cannot be a password.
+
+        Raises:
+            Busy: it was not its turn for five seconds.
+            sessions.Unavailable: the hash is damaged, or there is no memory to compute it.
+        """
+        data = prepared(password)
+        with self._in_turn():
+            try:
+                return self._argon2.verify(self.nobody if data is None else hash, data or b"")
+            except argon2.exceptions.VerifyMismatchError:
+                return False
+            except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError) as error:
+                raise sessions.Unavailable(f"a password hash cannot be checked: {error}") from error
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        if not self._turn.acquire(timeout=_TURN_SECONDS):
+            raise Busy(f"no turn to hash a password in {_TURN_SECONDS:g} seconds")
+        try:
+            yield
+        finally:
+            self._turn.release()
+
+
+def is_hash(text: object) -> bool:
+    """Tell whether text is a whole argon2id hash."""
+    found = _HASH.fullmatch(text) if isinstance(text, str) else None
+    if not found:
+        return False
+    try:
+        salt, result = (base64.b64decode(part + "=" * (-len(part) % 4)) for part in found.groups())
+    except ValueError:
+        return False
+    as_written = [_base64(salt), _base64(result)] == [*found.groups()]
+    return as_written and len(salt) >= 8 and len(result) >= 16
+
+
+def is_outdated(hash: str) -> bool:
+    """Tell whether a hash is cheaper to guess at than one of today (OWASP ASVS 5.0, 11.4.2).
+
+    check_needs_rehash() says so of a dearer hash as well, which would then be replaced by a weaker one.
+    """
+    found = argon2.extract_parameters(hash)
+    if found.memory_cost * found.time_cost < TODAY.memory_cost * TODAY.time_cost:
+        return True
+    sizes = ("version", "salt_len", "hash_len")
+    return any(dataclasses.asdict(found)[size] < dataclasses.asdict(TODAY)[size] for size in sizes)
+
+
+def demo_salt(name: str) -> bytes:
+    """Return a salt that is the same at every start, for the hash of a demo account."""
+    return hashlib.sha256(b"demo account\0" + name.encode()).digest()[: TODAY.salt_len]
+
+
+def prepared(password: str) -> bytes | None:
+    """The bytes that are hashed, or None for what is no password.
+
+    The same letter may come from another keyboard as another sequence of characters, so the text is brought to one form
+    (NFKC, NIST SP 800-63B). Nothing else is changed or cut off (OWASP ASVS 5.0, 6.2.8).
+    """
+    if len(password) > MOST:
+        return None
+    try:
+        return unicodedata.normalize("NFKC", password).encode()
+    except UnicodeEncodeError:  # half of a surrogate pair
+        return None
+
+
+def _base64(data: bytes) -> str:
+    return base64.b64encode(data).decode().rstrip("=")

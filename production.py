@@ -1,0 +1,168 @@
+"""What a site must not be started with in production: one table of checks, with what to do about each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from settings import Sections, StartError
+
+THIRTY_DAYS = 43200  # minutes; the longest that NIST SP 800-63B-4 section 2.1.3 lets anybody stay signed in
+_YEAR = 31_536_000  # seconds
+_SCRIPTS = ("default-src", "script-src", "script-src-elem", "script-src-attr", "worker-src")
+_ANYWHERE = ("*", "data:", "blob:", "http:", "https:")
+_MAX_AGE = re.compile(r"max-age=\"?(\d{1,15})\"?", re.ASCII | re.IGNORECASE)
+
+
+class Check(NamedTuple):
+    """A rule for one option.
+
+    Attributes:
+        option: its name.
+        default: what holds where nobody sets it.
+        safe: tells whether a value will do.
+        remedy: what the value has to be, and why or how.
+    """
+
+    option: str
+    default: Any
+    safe: Callable[[Any], bool]
+    remedy: str
+
+
+def _is(wanted: object) -> Callable[[Any], bool]:
+    return lambda value: value is wanted
+
+
+def _within_30_days(minutes: Any) -> bool:
+    return minutes is not None and minutes <= THIRTY_DAYS
+
+
+def _header(headers: Iterable[tuple[str, str]], name: str) -> str:
+    return next((value for header, value in headers if header.lower() == name), "")
+
+
+def _policy(headers: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The directives of the Content-Security-Policy; of one that is there twice, browsers obey the first."""
+    found: dict[str, str] = {}
+    for directive in _header(headers, "content-security-policy").lower().split(";"):
+        name, _, value = directive.strip().partition(" ")
+        found.setdefault(name, value.strip())
+    return found
+
+
+def _confines_scripts(headers: Any) -> bool:
+    policy = _policy(headers)
+    from_anywhere = {source for name in _SCRIPTS for source in policy.get(name, "").split()} & set(_ANYWHERE)
+    unsafe = any("'unsafe-" in sources for sources in policy.values())
+    return bool(policy.get("default-src")) and not from_anywhere and not unsafe
+
+
+def _confines_the_rest(headers: Any) -> bool:
+    policy = _policy(headers)
+    framed = policy.get("frame-ancestors") in ("'none'", "'self'")
+    return framed and policy.get("object-src") == policy.get("base-uri") == "'none'"
+
+
+def _no_sniffing(headers: Any) -> bool:
+    return _header(headers, "x-content-type-options").lower() == "nosniff"
+
+
+def _no_referrer_elsewhere(headers: Any) -> bool:
+    return _header(headers, "referrer-policy").lower() in ("no-referrer", "same-origin", "strict-origin",
+                                                           "strict-origin-when-cross-origin")  # fmt: skip
+
+
+def _https_for_a_year(headers: Any) -> bool:
+    value = _header(headers, "strict-transport-security")
+    age = _MAX_AGE.search(value)
+    return age is not None and int(age[1]) >= _YEAR and "includesubdomains" in value.lower()
+
+
+_SITE_CONF = "leave it as it is in site.conf, and add to it what you need"
+
+# For [/] and what any path below it changes. The numbers are those of OWASP ASVS 5.0. How long a session may be idle is
+# not among them: 7.3.1 leaves that to the site, which says it in site.conf, and `lifetime` ends it in any case.
+CHECKS = (
+    Check("tools.sessions.name", "session_id", lambda name: str(name).startswith("__Host-"),
+          "it must begin with __Host-, so that no other host can set the cookie (3.3.3)"),
+    Check("tools.sessions.secure", "auto", _is(True), "it must be True: the cookie is for https only (3.3.1)"),
+    Check("tools.sessions.httponly", True, _is(True), "it must be True: scripts have no use for the cookie (3.3.4)"),
+    Check("tools.sessions.samesite", "Lax", lambda value: value in ("Lax", "Strict"),
+          "it must be 'Lax' or 'Strict', so that forms of other sites come without the cookie (3.3.2)"),
+    Check("tools.sessions.domain", None, lambda value: not value, "take it out: other hosts get the cookie (3.3.3)"),
+    Check("tools.sessions.path", None, lambda value: value in (None, "/"), "take it out: the path of __Host- is /"),
+    Check("tools.sessions.path_header", None, lambda value: not value, "take it out: the path of __Host- is /"),
+    Check("tools.sessions.lifetime", None, _within_30_days,
+          f"it must be a number of minutes, at most {THIRTY_DAYS}, however busy the visitor is (7.3.2)"),
+    Check("tools.sessions.remember_lifetime", THIRTY_DAYS, _within_30_days,
+          f"it must be a number of minutes, at most {THIRTY_DAYS} (7.3.2)"),
+    Check("tools.sessions.debug", False, _is(False), "it must be False: it logs each step of each visitor (13.4.2)"),
+    Check("tools.same_origin.on", False, _is(True), "it must be True, or other sites' forms are obeyed (3.5.1)"),
+    Check("tools.log_headers.on", True, _is(False), "it must be False: cookies would get into the log (16.2.5)"),
+    Check("request.show_tracebacks", True, _is(False), "it must be False: visitors would read them (16.5.1)"),
+    Check("request.show_mismatched_params", True, _is(False), "it must be False: visitors would read them (16.5.1)"),
+)  # fmt: skip
+
+# Options that are read from [/] alone.
+SITE_CHECKS = (
+    Check("tools.sessions.secret", None, lambda value: value is None or bool(value), "set SESSION_SECRET to what this "
+          "prints: python -c 'import secrets; print(secrets.token_urlsafe(48))'"),
+    Check("wsgi.proxy.trusted", (), lambda networks: not any(str(network).endswith("/0") for network in networks),
+          "name the networks of your proxies: any visitor could be one (4.1.3)"),
+    Check("wsgi.headers.always", (), _confines_scripts, "its Content-Security-Policy needs default-src, nothing "
+          f"'unsafe-...', and no scripts from anywhere (3.4.3); {_SITE_CONF}"),
+    Check("wsgi.headers.always", (), _confines_the_rest, "its Content-Security-Policy needs object-src 'none', "
+          f"base-uri 'none', and frame-ancestors 'none' or 'self' (3.4.3, 3.4.6); {_SITE_CONF}"),
+    Check("wsgi.headers.always", (), _no_sniffing, f"it needs X-Content-Type-Options: nosniff (3.4.4); {_SITE_CONF}"),
+    Check("wsgi.headers.always", (), _no_referrer_elsewhere,
+          f"it needs a Referrer-Policy such as same-origin (3.4.5); {_SITE_CONF}"),
+    Check("wsgi.headers.https", (), _https_for_a_year,
+          "it needs Strict-Transport-Security with max-age=31536000 or more, and includeSubDomains (3.4.1)"),
+)  # fmt: skip
+
+
+def check(settings: Sections, environ: Mapping[str, str]) -> None:
+    """Refuse what is unsafe wherever the site runs.
+
+    Args:
+        settings: as load_settings() returns them for production.
+        environ: the environment; a demo account may be asked for there.
+
+    Raises:
+        StartError: one line with the first such setting and what to do.
+    """
+    if environ.get("DEMO_PASSWORD"):
+        raise StartError(
+            "DEMO_PASSWORD is set, and production has no demo account: take it out of the environment, and put your "
+            "accounts into [users] (python app.py hash-password NAME prints the line)"
+        )
+    for section, options in settings.items():
+        if section.startswith("/"):
+            _apply(CHECKS, section, {**settings["/"], **options})
+    _apply(SITE_CHECKS, "/", settings["/"])
+
+
+def check_server(settings: Sections) -> None:
+    """Refuse what is unsafe with the server that app.py itself starts. Raises StartError."""
+    options = settings["global"]
+    if options.get("engine.autoreload.on"):
+        raise StartError("engine.autoreload.on is True: in production a changed file must not become a running one")
+    if not (options.get("server.ssl_certificate") or settings["/"].get("tools.proxy.on")):
+        raise StartError(
+            "production needs https: set tools.proxy.on = True in [production] when a proxy in front does it, or "
+            "server.ssl_certificate and server.ssl_private_key in [global]"
+        )
+
+
+def _apply(checks: Iterable[Check], section: str, options: Mapping[str, Any]) -> None:
+    for rule in checks:
+        value = options.get(rule.option, rule.default)
+        try:
+            safe = rule.safe(value)
+        except (AttributeError, TypeError, ValueError):  # not even of the right kind
+            safe = False
+        if not safe:
+            told = f"{rule.option} is {value!r}" if len(repr(value)) < 80 else rule.option
+            raise StartError(f"{told} in [{section}]: in production {rule.remedy}")

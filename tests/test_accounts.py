@@ -1,0 +1,389 @@
+"""The accounts: whose password is right, and what is kept of changes."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import argon2
+import pytest
+
+import sessions
+from pages import changes, hashes
+from pages.accounts import Accounts
+from settings import ROOT, StartError
+from tests.hashing import CHEAP, DEARER, DEAREST, computed, line
+from tests.wsgi import logged
+
+FIRST, SECOND = "three blind mice run", "a staple and a battery"
+NO_ANSWER = "The accounts do not answer. Please try again in a moment."
+
+Open = Callable[..., Accounts]
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "var" / "accounts.sqlite"
+
+
+@pytest.fixture
+def open_accounts(path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
+    """Return a function that opens the accounts as a start of the site does: ada's, unless `users` says otherwise."""
+    monkeypatch.setattr(hashes, "TODAY", CHEAP)
+    configured = line(FIRST)
+
+    def open(users: dict[str, Any] | None = None, at: Path = path, **options: Any) -> Accounts:
+        return Accounts({"ada": configured} if users is None else users, at, **options)
+
+    return open
+
+
+@pytest.fixture
+def accounts(open_accounts: Open) -> Accounts:
+    return open_accounts()
+
+
+def in_another_process(path: Path, then: str) -> str:
+    """Run Python with the accounts of a site that has none configured, at this path; return what it prints."""
+    code = f"import sys; from pages.accounts import Accounts; accounts = Accounts({{}}, sys.argv[1]); {then}"
+    command = [sys.executable, "-c", code, str(path)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
+
+
+def unavailable(call: Callable[..., object], *args: str) -> str:
+    """Return what a visitor reads when this is not possible."""
+    with pytest.raises(sessions.StoreHTTPError) as caught:
+        call(*args)
+    assert caught.value.code == 503
+    return str(caught.value._message)
+
+
+# --- who may sign in --------------------------------------------------------------------------------------------------
+
+
+def test_one_password_is_right_and_no_other(accounts: Accounts) -> None:
+    assert accounts.verify("ada", FIRST)
+    wrong = [("ada", SECOND), ("ada", ""), ("ada", FIRST + " "), ("Ada", FIRST), ("", ""), ("eve", FIRST)]
+    assert [accounts.verify(*given) for given in wrong] == [False] * len(wrong)
+    assert "ada" in accounts and "Ada" not in accounts
+
+
+def test_unknown_name_wrong_password_and_right_one_cost_the_same_one_computation(accounts: Accounts) -> None:
+    asked = [("ada", FIRST), ("ada", SECOND), ("eve", FIRST), ("ada", "x" * 1025), ("eve", "x" * 10**6)]
+    for name, password in [*asked, ("ada", "\ud800")]:
+        with computed() as costs:
+            assert accounts.verify(name, password) == ((name, password) == ("ada", FIRST))
+        assert costs == [(CHEAP.memory_cost, CHEAP.time_cost)], f"{name} with {password[:20]!r}"
+
+
+def test_a_start_computes_no_hash_but_that_of_a_demo_account(open_accounts: Open) -> None:
+    with computed() as costs:
+        open_accounts()
+        assert costs == []
+        open_accounts(demo={"bob": "b"})
+        assert len(costs) == 1
+
+
+@pytest.mark.parametrize(("letter", "same"), [("a\u0308", True), ("ä", True), ("\uff41\u0308", True), ("a", False)])
+def test_the_same_letters_from_another_keyboard_are_the_same_password(
+    open_accounts: Open, letter: str, same: bool
+) -> None:
+    open_accounts().change_password("ada", "ä" * 20)
+    assert open_accounts().verify("ada", letter * 20) is same
+
+
+def test_1024_characters_are_read_to_the_last_one(accounts: Accounts) -> None:
+    long = "three blind mice run " * 48 + "sixteen letters."
+    assert len(long) == 1024
+    accounts.change_password("ada", long)
+    assert accounts.verify("ada", long)
+    assert not accounts.verify("ada", long[:-1]) and not accounts.verify("ada", long + ".")
+    with pytest.raises(ValueError, match="1024"):
+        accounts.change_password("ada", long + ".")
+
+
+HASH = line(FIRST)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "hunter2hunter2", "", None, 5, HASH[:-1], HASH[:-6], HASH + " ", HASH.replace("argon2id", "argon2i"),
+        HASH.replace("v=19", "v=16"), HASH.replace("m=64", "m=0"), "$2b$12$0123456789012345678901",
+        HASH.rpartition("$")[0],
+    ],
+    ids=range(12),
+)  # fmt: skip
+def test_an_account_without_a_whole_argon2id_hash_stops_the_start(path: Path, value: Any) -> None:
+    with pytest.raises(StartError) as refused:
+        Accounts({"bob": HASH, "ada": value}, path)
+    told = str(refused.value)
+    assert "'ada'" in told and "python app.py hash-password ada" in told and "\n" not in told
+    assert not value or str(value) not in told, "it may be a password"
+
+
+@pytest.mark.parametrize("name", ["", " ada", "ada\n", "a\x00b", "a" * 101, "a\u202eb", 5])
+def test_what_cannot_be_the_name_of_an_account_stops_the_start(path: Path, name: Any) -> None:
+    with pytest.raises(StartError, match="cannot be called"):
+        Accounts({name: HASH}, path)
+
+
+def test_an_account_is_configured_or_a_demo_not_both(path: Path) -> None:
+    with pytest.raises(StartError, match="'ada' of .users. is a demo account too"):
+        Accounts({"ada": HASH}, path, {"ada": FIRST})
+
+
+# --- hashes that are renewed ------------------------------------------------------------------------------------------
+
+
+def test_a_hash_cheaper_than_todays_is_replaced_when_its_owner_signs_in(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    users = {"ada": line(FIRST, CHEAP)}
+    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    accounts = open_accounts(users)
+    with computed() as costs:
+        assert not accounts.verify("ada", SECOND)
+        assert costs == [(64, 1)]
+        assert accounts.verify("ada", FIRST)
+        assert costs[1:] == [(64, 1), (128, 1)]
+        assert open_accounts(users).verify("ada", FIRST)
+        assert costs[3:] == [(128, 1)]
+
+
+def test_a_hash_dearer_than_todays_stays(open_accounts: Open, path: Path) -> None:
+    assert open_accounts({"ada": line(FIRST, DEAREST)}).verify("ada", FIRST)
+    assert not path.exists()
+
+
+def test_renewing_a_hash_does_not_bring_back_a_password_changed_meanwhile(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The change comes between the check of the old password and its new hash."""
+    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    users = {"ada": line(FIRST, CHEAP)}
+    accounts, other = open_accounts(users), open_accounts(users)
+    renew = accounts._renew
+
+    def changed_first(*args: str) -> None:
+        other.change_password("ada", SECOND)
+        renew(*args)
+
+    monkeypatch.setattr(accounts, "_renew", changed_first)
+    assert accounts.verify("ada", FIRST)
+    assert accounts.verify("ada", SECOND) and not accounts.verify("ada", FIRST)
+
+
+def test_where_nothing_can_be_written_an_old_hash_still_signs_in(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    accounts = open_accounts({"ada": line(FIRST, CHEAP)}, at=Path("/proc/none/accounts.sqlite"))
+    sessions.install()
+    with logged() as lines:
+        assert accounts.verify("ada", FIRST)
+    assert len(lines) == 1 and lines[0].startswith("a password hash was not renewed account=ada reason=")
+
+
+# --- changes ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_changed_password_holds_in_every_process_and_after_a_restart(open_accounts: Open) -> None:
+    here, there = open_accounts(), open_accounts()
+    assert there.verify("ada", FIRST)
+    here.change_password("ada", SECOND)
+    for accounts in (here, there, open_accounts()):
+        assert accounts.verify("ada", SECOND) and not accounts.verify("ada", FIRST)
+
+
+def test_a_line_changed_by_the_operator_wins_over_a_password_changed_before(open_accounts: Open) -> None:
+    open_accounts().change_password("ada", SECOND)
+    reset = open_accounts({"ada": line("the operator says so")})
+    assert reset.verify("ada", "the operator says so") and not reset.verify("ada", SECOND)
+    reset.change_password("ada", FIRST + FIRST)
+    assert reset.verify("ada", FIRST + FIRST)
+
+
+def test_a_demo_password_changed_survives_a_restart_and_gives_way_to_another_demo_password(open_accounts: Open) -> None:
+    """Every process makes the demo account's hash by itself, and a developer's site restarts at each changed file."""
+    open_accounts({}, demo={"ada": "cloakroom"}).change_password("ada", SECOND)
+    again = open_accounts({}, demo={"ada": "cloakroom"})
+    assert again.verify("ada", SECOND) and not again.verify("ada", "cloakroom")
+    assert open_accounts({}, demo={"ada": "another one"}).verify("ada", "another one")
+
+
+def test_an_account_that_is_not_configured_has_no_password_to_change(accounts: Accounts, path: Path) -> None:
+    with pytest.raises(KeyError):
+        accounts.change_password("eve", SECOND)
+    assert not path.exists()
+
+
+def test_sessions_are_valid_since_the_last_revocation_in_every_process(accounts: Accounts, path: Path) -> None:
+    assert accounts.valid_since("ada") == 0.0
+    before = time.time()
+    accounts.revoke("ada")
+    since = accounts.valid_since("ada")
+    assert since is not None and before <= since <= time.time()
+    assert in_another_process(path, "accounts.revoke('ada')") == ""
+    later = accounts.valid_since("ada")
+    assert later is not None and later > since
+
+
+def test_a_revocation_outlives_a_changed_line_and_a_clock_set_back(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = open_accounts()
+    accounts.revoke("ada")
+    since = accounts.valid_since("ada")
+    monkeypatch.setattr(time, "time", lambda: 1000.0)
+    accounts.revoke("ada")
+    accounts.change_password("ada", SECOND)
+    assert open_accounts({"ada": line(SECOND)}).valid_since("ada") == since
+
+
+def test_a_removed_account_has_no_valid_session_and_no_password(open_accounts: Open) -> None:
+    open_accounts().change_password("ada", SECOND)
+    removed = open_accounts({"bob": line(FIRST)})
+    assert removed.valid_since("ada") is None
+    assert not removed.verify("ada", SECOND) and not removed.verify("ada", FIRST)
+    assert removed.valid_since("bob") == 0.0
+
+
+def test_writers_at_the_same_time_all_get_through(open_accounts: Open) -> None:
+    """Also the first ones, of which only one makes the table."""
+    users = {f"user{n}": HASH for n in range(8)}
+    writers = [open_accounts(users) for _ in users]
+    together = threading.Barrier(len(users))
+
+    def revoke(accounts: Accounts, name: str) -> None:
+        together.wait(10)
+        accounts.revoke(name)
+
+    with ThreadPoolExecutor(len(users)) as threads:
+        list(threads.map(revoke, writers, users))
+    assert all(open_accounts(users).valid_since(name) for name in users)
+    assert len(list(Path(writers[0]._changes._path).parent.iterdir())) == 1, "something was left behind"
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_file_is_made_by_the_first_change_and_for_its_owner_alone(accounts: Accounts, path: Path) -> None:
+    assert accounts.verify("ada", FIRST) and accounts.valid_since("ada") == 0.0
+    assert not path.parent.exists()
+    before = os.umask(0)
+    try:
+        accounts.change_password("ada", SECOND)
+    finally:
+        os.umask(before)
+    assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_no_password_and_no_older_hash_is_in_the_file(accounts: Accounts, path: Path) -> None:
+    accounts.change_password("ada", SECOND)
+    kept = path.read_bytes()
+    assert SECOND.encode() not in kept and kept.count(b"$argon2id$") == 1
+
+
+def test_asking_writes_nothing(accounts: Accounts, path: Path) -> None:
+    accounts.revoke("ada")
+    before = (path.stat().st_mtime_ns, path.read_bytes())
+    assert accounts.valid_since("ada") and accounts.verify("ada", FIRST)
+    assert (path.stat().st_mtime_ns, path.read_bytes()) == before
+    assert [path] == list(path.parent.iterdir())
+
+
+def test_where_nothing_can_be_written_one_signs_in_but_keeps_the_old_password(open_accounts: Open) -> None:
+    accounts = open_accounts(at=Path("/proc/none/accounts.sqlite"))
+    assert accounts.valid_since("ada") == 0.0
+    said = unavailable(accounts.change_password, "ada", SECOND)
+    assert said == "New passwords cannot be kept here just now. Nothing was changed: your old password still holds."
+    assert accounts.verify("ada", FIRST) and not accounts.verify("ada", SECOND)
+    with pytest.raises(sessions.Unavailable, match="cannot be written"):
+        accounts.revoke("ada")
+
+
+def test_a_locked_table_tells_nobody_which_accounts_exist(
+    accounts: Accounts, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(changes, "_TIMEOUT", 0.01)
+    accounts.revoke("ada")
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        for name in ("ada", "eve"):
+            assert unavailable(accounts.verify, name, FIRST) == NO_ANSWER
+        with pytest.raises(sessions.Unavailable, match="locked"):
+            accounts.valid_since("ada")
+        other.execute("ROLLBACK")
+    assert accounts.verify("ada", FIRST) and accounts.valid_since("ada")
+
+
+def spoiled(path: Path) -> None:
+    path.write_bytes(b"no database at all" * 1000)
+
+
+def replaced_by_a_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+@pytest.mark.parametrize("harm", [spoiled, replaced_by_a_folder, Path.unlink])
+def test_a_file_that_cannot_be_read_any_more_is_not_an_empty_one(
+    accounts: Accounts, path: Path, harm: Callable[[Path], None]
+) -> None:
+    """Else revoked sessions and old passwords would be good again."""
+    accounts.change_password("ada", SECOND)
+    assert accounts.valid_since("ada") == 0.0
+    harm(path)
+    with pytest.raises(sessions.Unavailable):
+        accounts.valid_since("ada")
+    assert unavailable(accounts.verify, "ada", FIRST) == NO_ANSWER
+    with pytest.raises(sessions.Unavailable):
+        accounts.revoke("ada")
+
+
+def test_a_backup_put_in_the_place_of_the_file_is_read(accounts: Accounts, path: Path) -> None:
+    accounts.change_password("ada", SECOND)
+    shutil.copy(path, path.with_name("backup"))
+    accounts.change_password("ada", FIRST + FIRST)
+    assert accounts.verify("ada", FIRST + FIRST)
+    path.with_name("backup").replace(path)
+    assert accounts.verify("ada", SECOND) and not accounts.verify("ada", FIRST + FIRST)
+
+
+# --- many at once -----------------------------------------------------------------------------------------------------
+
+
+def test_two_hashes_are_computed_at_a_time_and_who_waits_too_long_is_told(
+    accounts: Accounts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes, "_TURN_SECONDS", 0.01)
+    inside, go_on = threading.Semaphore(0), threading.Event()
+    verify = argon2.PasswordHasher.verify
+
+    def slow(hasher: argon2.PasswordHasher, *args: Any) -> Any:
+        inside.release()
+        assert go_on.wait(10)
+        return verify(hasher, *args)
+
+    monkeypatch.setattr(argon2.PasswordHasher, "verify", slow)
+    with ThreadPoolExecutor(2) as threads:
+        first = [threads.submit(accounts.verify, "ada", FIRST) for _ in range(2)]
+        assert inside.acquire(timeout=10) and inside.acquire(timeout=10)
+        try:
+            said = unavailable(accounts.verify, "ada", FIRST)
+        finally:
+            go_on.set()
+        assert said == "Many people are signing in just now. Please try again in a moment."
+        assert [answer.result(10) for answer in first] == [True, True]
+    assert accounts.verify("ada", FIRST)

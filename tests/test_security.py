@@ -1,0 +1,136 @@
+"""SECURITY.md says what is so: its tests exist, nothing of the standard is missing, its lists are those of the code."""
+
+from __future__ import annotations
+
+import ast
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pages import passwords
+from sessions.settings import STORAGE_TYPES, Settings
+from settings import ROOT, SITE_CONF, read
+from tests.backends import BACKENDS
+
+PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+ROW = re.compile(r"^\| (\d+\.\d+\.\d+) \| ([123]) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.M)
+ROWS = {number: (int(level), proof) for number, level, _, _, proof in ROW.findall(PAGE)}
+TEST = re.compile(r"`(tests/\w+\.py)::(test_\w+)`")
+REASON = re.compile(r"(Stated here|Does not apply|Not met|Operator): .{15,}")
+SOURCES = [path for folder in ("", "pages", "sessions", "sessions/backends") for path in (ROOT / folder).glob("*.py")]
+
+# The requirements of levels 1 and 2 in the six chapters, of OWASP ASVS 5.0.0: section, numbers of level 1, of level 2.
+WANTED = """
+3.2 1-2 -; 3.3 1 2-4; 3.4 1-2 3-6; 3.5 1-3 4-5; 3.7 - 1-2
+6.1 1 2-3; 6.2 1-8 9-12; 6.3 1-2 3-4; 6.4 1-2 3-4; 6.5 - 1-5; 6.6 - 1-3; 6.8 - 1-4
+7.1 - 1-3; 7.2 1-4 -; 7.3 - 1-2; 7.4 1-2 3-5; 7.5 - 1-2; 7.6 - 1-2
+11.1 - 1-2; 11.2 - 1-3; 11.3 1-2 3; 11.4 1 2-4; 11.5 - 1; 11.6 - 1
+14.1 - 1-2; 14.2 1 2-4; 14.3 1 2-3
+16.1 - 1; 16.2 - 1-5; 16.3 - 1-4; 16.4 - 1-3; 16.5 - 1-3
+"""
+
+
+def wanted() -> Iterator[tuple[str, int]]:
+    """Yield the number and the level of each requirement of WANTED."""
+    for section, *levels in (part.split() for part in re.split(r"[;\n]", WANTED.strip())):
+        for level, numbers in enumerate(levels, start=1):
+            first, _, last = numbers.partition("-")
+            for number in range(int(first), int(last or first) + 1) if first else ():
+                yield f"{section}.{number}", level
+
+
+@functools.cache
+def named_in(path: str) -> set[str]:
+    """Return the names of the tests in a file."""
+    tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
+    return {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+
+
+def test_every_requirement_of_levels_1_and_2_is_there_with_its_level() -> None:
+    assert {number: level for number, (level, _) in ROWS.items() if number in dict(wanted())} == dict(wanted())
+
+
+def test_no_requirement_is_there_twice_and_no_row_is_malformed() -> None:
+    numbers = re.findall(r"^\| *(\d+\.\d+\.\d+)", PAGE, re.M)
+    assert sorted(numbers) == sorted(ROWS)
+
+
+@pytest.mark.parametrize("number", ROWS)
+def test_a_requirement_has_a_test_that_exists_or_a_reason(number: str) -> None:
+    proof = ROWS[number][1]
+    named = TEST.findall(proof)
+    assert named or REASON.fullmatch(proof)
+    assert not named or TEST.sub("", proof).replace(", ", "") == ""
+    assert not [f"{path}::{name}" for path, name in named if name not in named_in(path)]
+
+
+def test_every_requirement_that_the_code_cites_is_there() -> None:
+    cited = set()
+    for path in SOURCES:
+        for words in re.findall(r"ASVS[^)\n]*(?:\n[^)\n]*)?", path.read_text(encoding="utf-8")):
+            cited |= set(re.findall(r"(?<![\d.])\d+\.\d+\.\d+(?![\d.])", words))
+    assert cited and cited <= set(ROWS)
+
+
+def test_the_page_says_what_the_backends_cannot_do_in_their_own_words() -> None:
+    told = re.findall(r"^\* (\w+Session .*)$", PAGE, re.M)
+    assert set(told) == {STORAGE_TYPES[name].store_class.facts.cannot for name in BACKENDS}
+
+
+def test_the_limits_of_a_session_are_those_of_the_settings() -> None:
+    options, default = read(SITE_CONF)["/"], Settings.__dataclass_fields__
+    names = ("timeout", "lifetime", "remember_timeout", "remember_lifetime")
+    limits = [options.get(f"tools.sessions.{name}", default[name].default) for name in names]
+    assert re.findall(r"\| (\d+) minutes \| (\d+) minutes \|", PAGE) == [
+        (str(limits[0]), str(limits[1])),
+        (str(limits[2]), str(limits[3])),
+    ]
+
+
+def test_the_words_that_passwords_must_not_be_built_from_are_those_of_the_code() -> None:
+    [words] = re.findall(r"the site's own words: ([\w,\s]+)\.", PAGE)
+    assert tuple(re.split(r",\s+", words)) == passwords._SITE_WORDS
+    assert f"has {passwords.LEAST} to " in PAGE
+
+
+def noted(path: Path) -> Iterator[str]:
+    """Yield the events that a file notes."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        name = getattr(node, "func", None)
+        called = getattr(name, "attr", None) or getattr(name, "id", None)
+        if isinstance(node, ast.Call) and called == "note" and node.args:
+            event = node.args[0]
+            assert isinstance(event, ast.Constant), f"{path}:{node.lineno}: an event is fixed words"
+            yield str(event.value)
+
+
+def test_every_event_of_the_log_is_listed_and_no_other() -> None:
+    listed = re.findall(r"^\| `([^`]+)` \| [^|]+ \|$", PAGE.partition("## The log")[2].partition("\n## ")[0], re.M)
+    assert sorted(listed) == sorted({event for path in SOURCES for event in noted(path)})
+
+
+# --- what stands in no single place of the code -----------------------------------------------------------------------
+
+DANGEROUS = re.compile(
+    r"\beval\b|\bFunction\(|innerHTML|outerHTML|insertAdjacentHTML|document\.(write|cookie|domain)|postMessage|"
+    r"['\"]message['\"]|localStorage|sessionStorage|indexedDB|import\(|setTimeout\(['\"]"
+)
+
+
+def test_scripts_use_nothing_dangerous() -> None:
+    scripts = [*(ROOT / "static").rglob("*.js"), *(ROOT / "static").rglob("*.svg"), *(ROOT / "templates").iterdir()]
+    assert any(path.suffix == ".js" for path in scripts)
+    assert not [f"{path.name}: {found[0]}" for path in scripts for found in DANGEROUS.finditer(path.read_text())]
+    assert not [path.name for path in scripts if re.search(r"<(object|embed|applet)\b|\|\s*safe\b", path.read_text())]
+
+
+def test_no_weak_hash_and_no_predictable_random_number_is_used() -> None:
+    for path in SOURCES:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+        names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        assert not {"md5", "sha1", "uuid1", "uuid4", "random", "pickle", "ECB"} & names, path.name
