@@ -2,7 +2,7 @@
 # only a Debian package will do, with apt-get. Both may be run again at any time and then start at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check screenshots services services-stop clean chromium servers
+.PHONY: help run test check screenshots bench bench-peers services services-stop clean chromium servers
 
 # Debian's own Python first: every user of the machine may execute it, so root's tests can start the site as nobody.
 PYTHONS := /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11
@@ -37,6 +37,8 @@ help:
 	@echo 'make test         run every test              (ARGS="tests/test_rules.py -k counter")'
 	@echo 'make check        lint and check types'
 	@echo 'make screenshots  take the pictures of the README from the running site'
+	@echo 'make bench        measure what a session costs; minutes   (ARGS="cost pages", or --size full)'
+	@echo 'make bench-peers  the same beside Flask-Session and Django'
 	@echo 'make services     start Memcached and PostgreSQL for development; make services-stop ends them'
 	@echo 'make clean        remove what these commands made; sessions in var/ stay'
 
@@ -53,6 +55,12 @@ check: .venv/test.stamp
 screenshots: .venv/test.stamp chromium
 	@exec $(BIN)/python -m tests.screenshots
 
+bench: .venv-bench/stamp servers
+	@exec .venv-bench/bin/python -m bench $(ARGS)
+
+bench-peers: .venv-bench/stamp servers
+	@exec .venv-bench/bin/python -m bench peers $(ARGS)
+
 services: .venv/run.stamp servers
 	@exec $(BIN)/python -m services start
 
@@ -60,7 +68,7 @@ services-stop: .venv/run.stamp
 	@exec $(BIN)/python -m services stop
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv .venv-bench .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is newer than the requirements that it stands for. A half-made environment has no pip and is made anew.
@@ -77,6 +85,12 @@ clean:
 	$(call pip_install,$<)
 	@touch $@
 
+# What is compared with has an environment of its own, made by the Python of the other one.
+.venv-bench/stamp: requirements-bench.txt requirements.txt .venv/run.stamp
+	@.venv-bench/bin/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m venv --clear .venv-bench
+	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
 chromium:
 	@command -v "$$CHROMIUM" >/dev/null && exit; \
 	if grep -qsx 'ID=ubuntu' /etc/os-release; then \
@@ -89,3 +103,5 @@ servers:
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || \
 		{ $(call apt_install,postgresql); }
 	@command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || { $(call apt_install,pgbouncer); }
+	@command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || { $(call apt_install,haproxy); }
+	@command -v wrk >/dev/null || { $(call apt_install,wrk); }

@@ -108,15 +108,15 @@ class FileSession(Session):
 
 
 class CookieSession(Session):
-    """A session in the browser's cookie, encrypted. CookieSession cannot revoke or lock across processes, and cannot
-    resist replay: a copy of an old cookie works until it expires."""
+    """A session in the browser's cookie, encrypted. CookieSession cannot revoke or lock across processes, cannot list
+    the sessions of a user, and cannot resist replay: a copy of an old cookie works until it expires."""
 
     store_class = CookieStore
 
 
 class FunctionSession(Session):
-    """A session wherever two functions of the site put it. FunctionSession cannot lock across processes: two functions
-    give it no means to."""
+    """A session wherever two functions of the site put it. FunctionSession cannot lock across processes or list the
+    sessions of a user: two functions give it no means to."""
 
     store_class = FunctionStore
 
@@ -130,6 +130,7 @@ class PostgresqlSession(Session):
 
 class MemcachedSession(Session):
     """A session in Memcached, shared by several machines. MemcachedSession may evict: the server drops sessions when
-    its memory is full or it restarts."""
+    its memory is full or it restarts. Where it drops the list of a user's sessions, each is hidden from that user until
+    it is next renewed."""
 
     store_class = MemcachedStore

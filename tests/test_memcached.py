@@ -21,12 +21,12 @@ import pytest
 
 from services import ServiceError, free_port
 from services.memcached import Memcached
+from services.proxy import Proxy
 from sessions import CannotList, ConfigError, LockTimeout, Record, TooLarge, Unavailable
 from sessions.backends.memcached import MemcachedStore
 from sessions.backends.memcached_server import Reply, Server, replies
 from sessions.backends.memcached_users import list_of
 from sessions.testing import LONG, SHORT, a_record, add_one, count_of, process
-from tests.proxy import Proxy
 from tests.test_rules import a_server as a_site
 from tests.visitor import Visitor
 

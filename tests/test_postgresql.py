@@ -22,6 +22,7 @@ import psycopg
 import pytest
 
 from services.postgresql import Postgresql
+from services.proxy import Proxy
 from sessions import ConfigError, LockTimeout, Record, Store, Unavailable
 from sessions.backends import pglink
 from sessions.backends.pgtable import table_sql
@@ -30,7 +31,6 @@ from sessions.errors import Unreadable
 from sessions.testing import LONG, NAMESPACE, NOW, SHORT, a_record, add_one, count_of
 from tests.backends import postgresql, table_of
 from tests.pgbouncer import PgBouncer
-from tests.proxy import Proxy
 from tests.site import ROOT, free_port
 from tests.test_rules import a_server as a_site
 from tests.visitor import Visitor

@@ -79,8 +79,8 @@ class CookieStore(Store):
         cleaning="There is nothing to clean: both limits are checked whenever a cookie comes in.",
         outage="It is never down while the site is up. Without the secret all sessions are lost.",
         needs="A secret, and the package cryptography.",
-        cannot="CookieSession cannot revoke or lock across processes, and cannot resist replay: a copy of an old "
-        "cookie works until it expires.",
+        cannot="CookieSession cannot revoke or lock across processes, cannot list the sessions of a user, and cannot "
+        "resist replay: a copy of an old cookie works until it expires.",
     )
 
     def __init__(self, *, secret: str = "") -> None:

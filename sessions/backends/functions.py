@@ -50,7 +50,8 @@ class FunctionStore(Store):
         cleaning="An expired session is removed when its cookie comes again; the rest is for the site to clean.",
         outage="A function that raises an error: 503 until it does not, and no session is lost.",
         needs="Two functions of the site.",
-        cannot="FunctionSession cannot lock across processes: two functions give it no means to.",
+        cannot="FunctionSession cannot lock across processes or list the sessions of a user: two functions give it no "
+        "means to.",
     )
 
     def __init__(
