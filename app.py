@@ -36,7 +36,7 @@ from pages.passwords import hash_password
 from pages.throttle import Throttle
 from pages.tour import Tour
 from production import check, check_server
-from server import SiteHeaders, TrustedProxy, listen, serve, show_what_matters, trusted_proxies
+from server import SiteHeaders, TrustedProxy, listen, serve, show_what_matters, trusted_proxies, utc
 from settings import (
     ABOUT,
     SITE_CONF,
@@ -96,6 +96,7 @@ def build(
     config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
     app = cherrypy.Application(root, "", config)
     app.request_class = site.Request
+    app.log.time = cherrypy.log.time = utc
     # In front of CherryPy's own first layer, which answers by itself when everything else has failed.
     app.wsgiapp.pipeline[:0] = [("proxy", TrustedProxy), ("headers", SiteHeaders)]
     sessions.open_stores(app)

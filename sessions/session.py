@@ -78,8 +78,10 @@ class Session(Signed):
 
     @property
     def known(self) -> dict[str, str]:
-        """What is known of this session without asking the store: its masked reference and its account."""
-        return {"session": reference(self.key) if self.key else "", "account": self._owner.user}
+        """What is known of this session without asking the store: its masked reference, that of its next id if it is
+        about to get one, and its account."""
+        key = self.store.key_of(self._next_id) if self._next_id else self.key
+        return {"session": reference(key) if key else "", "account": self._owner.user}
 
     def clean_up(self) -> None:
         """Remove every expired session of the store; a thread of its own does this every `clean_freq` minutes."""

@@ -6,6 +6,7 @@ import io
 import re
 import shutil
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import argon2
@@ -385,3 +386,15 @@ def test_a_page_that_somebody_adds_is_covered_for_every_method_that_changes_some
         assert Added.changed == 2
     finally:
         sessions.close_stores(application)
+
+
+# --- what is logged ---------------------------------------------------------------------------------------------------
+
+
+def test_times_in_the_log_are_utc_and_say_so_wherever_the_site_runs() -> None:
+    with Site("ram", env={"TZ": "Pacific/Kiritimati"}) as site:  # 14 hours ahead
+        assert Visitor(site.url).post("/login", {"username": "nobody", "password": "no password"}).status == 403
+        refused = next(line for line in site.output().splitlines() if "sign-in refused" in line)
+    told = datetime.strptime(refused[: refused.index("]") + 1], "[%d/%b/%Y:%H:%M:%S %z]")
+    assert told.utcoffset() == timedelta(0)
+    assert abs(datetime.now(UTC) - told) < timedelta(minutes=10)

@@ -24,7 +24,7 @@ import sessions
 from sessions.settings import STORAGE_TYPES, Settings, known_options, store_options
 from sessions.tool import SessionTool
 from settings import ABOUT, ENVIRONMENT, ROOT, SITE_CONF, find_profiles, read
-from tests.site import Site, environment, folder, free_port
+from tests.site import Site, environment, folder, free_port, run
 from tests.visitor import Visitor
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ def test_every_command_of_the_tour_prints_what_the_readme_shows(scratch: Path) -
 
 
 def test_the_starter_runs_without_the_lessons_and_no_test_asks_for_them(scratch: Path) -> None:
-    ignored = shutil.ignore_patterns(".git", ".venv", "var", "__pycache__", ".*_cache")
+    ignored = shutil.ignore_patterns(".git", ".venv*", "var", "__pycache__", ".*_cache")
     copy = Path(shutil.copytree(ROOT, scratch / "starter", ignore=ignored))
     (deletions,) = blocks("sh")
     subprocess.run(["/bin/sh", "-e", "-c", deletions], cwd=copy, capture_output=True, check=True)
@@ -173,6 +173,14 @@ def test_a_backend_is_chosen_by_its_class(scratch: Path, profile: str) -> None:
     assert cookie["httponly"] and cookie["samesite"] == "Lax"
 
 
+def test_production_starts_with_the_file_that_is_shown_and_not_without(scratch: Path) -> None:
+    (scratch / "my.conf").write_text(the_file("public.conf"))
+    with Site("file", args=["--production", "--config", str(scratch / "my.conf")]) as site:
+        assert Visitor(site.url).get("/login").status == 200
+    refused = run("--production", "--port", "0")
+    assert refused.returncode == 2 and "production needs https" in refused.stderr
+
+
 # --- what is listed ---------------------------------------------------------------------------------------------------
 
 
@@ -203,7 +211,7 @@ def test_every_option_of_the_command_line_is_listed(capsys: pytest.CaptureFixtur
 
 
 def test_every_environment_variable_is_listed() -> None:
-    code = "".join((ROOT / name).read_text() for name in ("app.py", "settings.py", "server.py"))
+    code = "".join(path.read_text() for path in ROOT.glob("*.py"))
     asked = set(re.findall(r'environ(?:\.get\(|\[)"(\w+)"', code))
     assert set(table("Variable")) == {*ENVIRONMENT, *asked}
 

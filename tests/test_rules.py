@@ -30,6 +30,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from tests import leaks
 from tests.backends import BACKENDS, SECRET, SERVER_SIDE, SHARED, options_of
 from tests.site import ROOT, account, environment, folder
 from tests.visitor import Answer, Visitor
@@ -80,6 +81,7 @@ class Server:
     def __exit__(self, *error: object) -> None:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
+        leaks.spool.wrote("log", self.output())
         self.log.close()
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import cherrypy
 
 import sessions
+from tests import leaks
 
 
 @dataclass
@@ -50,6 +51,7 @@ class Client:
         finally:
             body.close()
         status, fields = started[-1]
+        leaks.spool.answered(f"GET {path}", fields, text.encode())
         cookies: SimpleCookie = SimpleCookie()
         for name, value in fields:
             if name.lower() == "set-cookie":
