@@ -32,6 +32,11 @@ from .errors import Unreadable, UnstorableValue
 MAX_DEPTH = 100
 """Levels of nesting; a list that contains itself ends here too, with an error instead of a crash."""
 
+FIXED = frozenset(
+    {type(None), bool, int, float, str, bytes, dt.datetime, dt.date, dt.time, dt.timedelta, Decimal, uuid.UUID}
+)
+"""Types whose values nobody can change from within."""
+
 _dumps = json.JSONEncoder(separators=(",", ":"), check_circular=False).encode  # ASCII: any text column holds it
 _PLAIN = frozenset({type(None), bool, float})
 _SURROGATES = re.compile("[\ud800-\udbff][\udc00-\udfff]")  # JSON would read the two as one character

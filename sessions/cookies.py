@@ -66,18 +66,45 @@ class RequestCookies(SimpleCookie):
 
 
 class LenientRequest(cherrypy._cprequest.Request):
-    """A request whose Cookie header cannot break it; `sessions.install()` makes it the default of all applications."""
+    """A request whose Cookie header cannot break it; `sessions.install()` makes it the default of all applications.
+
+    Its cookies are read when somebody asks for them: most pages ask for none but the session's.
+    """
+
+    header_list: list[tuple[str, str]]
+    _cookie: Any = None
+
+    @property
+    def cookie(self) -> Any:
+        """The cookies, as `http.cookies` has them."""
+        if self._cookie is None:
+            self._cookie = RequestCookies()
+            self._cookie.load(cookie_header(self.header_list))
+        return self._cookie
+
+    @cookie.setter
+    def cookie(self, cookies: Any) -> None:
+        self._cookie = cookies
 
     def process_headers(self) -> None:
-        """Read the headers, the cookies among them leniently."""
-        self.cookie = RequestCookies()
+        """Read the headers, all but the cookies."""
+        everything = self.header_list
+        self.header_list = [header for header in everything if header[0].lower() != "cookie"]
         super().process_headers()
+        if len(self.header_list) != len(everything):
+            self.header_list = everything
+            self.headers["Cookie"] = cookie_header(everything)
+        self._cookie = None
+
+
+def cookie_header(headers: list[tuple[str, str]]) -> str:
+    """All Cookie headers of a request in one."""
+    return "; ".join(value for name, value in headers if name.lower() == "cookie")
 
 
 def request_cookies() -> list[tuple[str, str]]:
     """Every cookie of the current request as (name, value), also those whose names `http.cookies` refuses."""
-    headers = cherrypy.serving.request.header_list
-    return parse("; ".join(value for name, value in headers if name.lower() == "cookie"))
+    return parse(cookie_header(cherrypy.serving.request.header_list))
 
 
 def set_cookie(

@@ -61,6 +61,7 @@ class Life(Values):
     _moved = False  # it has gone on under another id; this request knows the old one only
     _gone = False
     _sealed = False  # the answer is on its way
+    _written = False  # somebody may have changed a value since it was loaded
     _owner = NOBODY
 
     def __init__(
@@ -178,7 +179,7 @@ class Life(Values):
                 self._forget(stored)
             else:
                 stored.record = record
-                self._owner = Owner(record.user, record.remembered)
+                self._owner, self._written = Owner(record.user, record.remembered), False
                 self._check_cookie(stored)
                 self._log("locked and loaded" if stored.held else "loaded")
         self.loaded = True
@@ -211,6 +212,7 @@ class Life(Values):
         self._check_open()
         if not self.loaded:
             self._touch()
+        self._written = True
         return self._data
 
     def _for_reading(self) -> dict[Any, Any]:

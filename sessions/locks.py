@@ -137,6 +137,7 @@ class FairLocks:
             waiter = queue.popleft()
             waiter.owns = True
             waiter.gate.release()
+        time.sleep(0)  # let it run now: it would get the interpreter only when this thread has sent its whole answer
 
 
 def poll(attempt: Callable[[], bool], timeout: float, what: str) -> None:

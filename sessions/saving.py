@@ -40,7 +40,7 @@ class Saving(Life):
         stored, safe, self._safe = self._stored, self._safe, None
         try:
             if safe is not None:  # under the next id, if there is one: a login must not stay under a planted id
-                self._data, self._owner = codec.decode(safe[0]), safe[1]
+                self._data, self._owner, self._written = codec.decode(safe[0]), safe[1], True
                 self._write()
         finally:
             self.locked = self.loaded = False
@@ -66,7 +66,8 @@ class Saving(Life):
     def _write(self) -> None:
         if self._gone or not self.loaded:
             return
-        data = codec.encode(self._data)
+        before = self._stored.record if self._stored else None
+        data = before.data if before and self._is_as_loaded() else codec.encode(self._data)
         self._safe = None
         if self._stored is None or self._stored.record is None:
             if (self._data or self._wanted or self._owner.user) and not self._moved:
@@ -75,6 +76,10 @@ class Saving(Life):
             self._move(data, self._stored, self._stored.record, self._next_id)
         else:
             self._update(data, self._stored, self._stored.record)
+
+    def _is_as_loaded(self) -> bool:
+        """Whether nothing can have changed: nobody asked to write, and no value can be changed from within."""
+        return not self._written and codec.FIXED.issuperset(map(type, self._data.values()))
 
     def _create(self, data: bytes) -> None:
         """A first save. It needs no lock: nobody can know the id before the answer has gone out."""

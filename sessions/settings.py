@@ -7,6 +7,7 @@ import inspect
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from http.cookies import CookieError, Morsel
 from typing import Any
 
@@ -167,12 +168,12 @@ class Settings:
         settings._check_together()
         return settings
 
-    @property
+    @cached_property
     def limits(self) -> Limits:
         """Both limits of a session."""
         return Limits(self.timeout, self.lifetime)
 
-    @property
+    @cached_property
     def when_remembered(self) -> Limits:
         """Both limits of a session whose user asked to stay signed in."""
         return Limits(self.remember_timeout, self.remember_lifetime)

@@ -111,7 +111,7 @@ def _begin(settings: Settings, store: Store) -> None:
     end()  # what an earlier request in this thread has left, if its server never closed the answer (PEP 3333)
     request.session_settings = settings
     cherrypy.serving.session = session = settings.storage_class(
-        _presented_id(store, request.cookie, settings.name),
+        _presented_id(store, settings.name),
         store=store,
         timeout=settings.timeout,
         lifetime=settings.lifetime,
@@ -166,15 +166,10 @@ def _worked_out(app: Any, options: Mapping[str, Any]) -> _Use:
     return settings, store
 
 
-def _presented_id(store: Store, cookie: Mapping[str, Any], name: str) -> str | None:
+def _presented_id(store: Store, name: str) -> str | None:
     """The id that the browser sent; of several cookies of this name, the first that could be one of ours."""
-    if name not in cookie:
-        return None
-    first: str = cookie[name].value
-    if store.is_well_formed(first):
-        return first
-    others = (value for other, value in request_cookies() if other == name)
-    return next(filter(store.is_well_formed, others), first)
+    found = [value for other, value in request_cookies() if other == name]
+    return next(filter(store.is_well_formed, found), found[0]) if found else None
 
 
 def _lock() -> None:

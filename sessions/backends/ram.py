@@ -45,6 +45,7 @@ class RamStore(Store):
         super().__init__()
         self._records: dict[str, Record] = {}
         self._of_user: dict[str, set[str]] = {}  # user: keys; both change under the mutex
+        self._due: list[str] = []  # what the cleaner has found expired and not removed yet
         self._mutex = threading.Lock()  # makes "replace if it is there" one step
         self._snapshot: Snapshot | None = None
         if snapshot_path:
@@ -94,9 +95,11 @@ class RamStore(Store):
 
     def purge(self, limit: int) -> int:
         now = self.clock()
-        expired = [key for key, record in list(self._records.items()) if record.deadline <= now]
+        if not self._due:  # once for all batches: looking at everything for each of them stops the site for seconds
+            self._due = [key for key, record in list(self._records.items()) if record.deadline <= now]
         removed = 0
-        for key in expired[:limit]:
+        while self._due and removed < limit:
+            key = self._due.pop()
             if self.locks.try_acquire(key):  # its holder may be renewing it
                 try:
                     record = self._records.get(key)
