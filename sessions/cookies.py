@@ -68,10 +68,13 @@ class RequestCookies(SimpleCookie):
 class LenientRequest(cherrypy._cprequest.Request):
     """A request whose Cookie header cannot break it; `sessions.install()` makes it the default of all applications.
 
-    Its cookies are read when somebody asks for them: most pages ask for none but the session's.
+    Its cookies are read when somebody asks for them: most pages ask for none but the session's. They are not in
+    `header_list`, which CherryPy copies into its log whenever a page fails: who reads the log would be signed in
+    (ASVS 16.2.5).
     """
 
     header_list: list[tuple[str, str]]
+    cookie_header = ""
     _cookie: Any = None
 
     @property
@@ -79,7 +82,7 @@ class LenientRequest(cherrypy._cprequest.Request):
         """The cookies, as `http.cookies` has them."""
         if self._cookie is None:
             self._cookie = RequestCookies()
-            self._cookie.load(cookie_header(self.header_list))
+            self._cookie.load(self.cookie_header)
         return self._cookie
 
     @cookie.setter
@@ -87,24 +90,25 @@ class LenientRequest(cherrypy._cprequest.Request):
         self._cookie = cookies
 
     def process_headers(self) -> None:
-        """Read the headers, all but the cookies."""
-        everything = self.header_list
-        self.header_list = [header for header in everything if header[0].lower() != "cookie"]
+        """Read the headers, and put the cookies aside."""
+        self.cookie_header = _cookie_header(self.header_list)
+        if self.cookie_header:
+            self.header_list = [header for header in self.header_list if header[0].lower() != "cookie"]
         super().process_headers()
-        if len(self.header_list) != len(everything):
-            self.header_list = everything
-            self.headers["Cookie"] = cookie_header(everything)
+        if self.cookie_header:
+            self.headers["Cookie"] = self.cookie_header
         self._cookie = None
 
 
-def cookie_header(headers: list[tuple[str, str]]) -> str:
-    """All Cookie headers of a request in one."""
+def _cookie_header(headers: list[tuple[str, str]]) -> str:
     return "; ".join(value for name, value in headers if name.lower() == "cookie")
 
 
 def request_cookies() -> list[tuple[str, str]]:
     """Every cookie of the current request as (name, value), also those whose names `http.cookies` refuses."""
-    return parse(cookie_header(cherrypy.serving.request.header_list))
+    request = cherrypy.serving.request
+    lenient = isinstance(request, LenientRequest)
+    return parse(request.cookie_header if lenient else _cookie_header(request.header_list))
 
 
 def set_cookie(

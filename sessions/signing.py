@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .audit import note
-from .owner import NOBODY, Owner
+from .owner import NOBODY, Owner, valid_since
 from .saving import Saving
 
 
@@ -47,8 +47,8 @@ class Signed(Saving):
         self._for_reading()
         return self._owner.remembered
 
-    def sign_in(self, user: str, remember: bool = False) -> None:
-        """Make this the session of `user`, under a new id, with both limits counted from now.
+    def sign_in(self, user: str, remember: bool = False, proved: float | None = None) -> None:
+        """Make this the session of `user`, under a new id, with both limits counted anew.
 
         Call it also when somebody has proved again who they are. The values stay, unless they are another user's.
 
@@ -56,6 +56,8 @@ class Signed(Saving):
             user: the name of the account, proved by whatever the site asks for.
             remember: the cookie outlives the browser, and the limits are `remember_timeout` and `remember_lifetime`.
                 Otherwise the cookie ends with the browser, whatever `persistent` says.
+            proved: epoch seconds at which the proof was looked at. Checking a password takes a while, and what the
+                account revokes meanwhile, by a new password for one, revokes this as well. Now if None.
 
         Raises:
             ValueError: the name is empty, or no text that can be stored.
@@ -66,7 +68,10 @@ class Signed(Saving):
         self.regenerate()
         if self._owner.user not in ("", user):
             self._for_writing().clear()
-        self._owner = Owner(user, remember, self.store.clock())
+        if proved is None:  # a clock that went back must not sign in to a session that is revoked already
+            since = valid_since(self.accounts, user) if self.accounts else None
+            proved = max(self.store.clock(), since or 0.0)
+        self._owner = Owner(user, remember, proved)
 
     def sign_out(self) -> None:
         """Remove all values and whose session it is, and move what is left to a new id: the old one is dead, also for

@@ -152,3 +152,16 @@ def test_the_cookie_is_as_configured(options: dict[str, Any], expected: dict[str
     answer = Client(application(Counter(), **options)).get()
     morsel = answer.cookies[options.get("name", "session_id")]
     assert {name: morsel[name] for name in expected} == expected
+
+
+class Fails:
+    @cherrypy.expose
+    def index(self) -> str:
+        raise RuntimeError(cherrypy.request.headers["Cookie"][:5])
+
+
+def test_the_headers_that_cherrypy_logs_of_a_failing_page_hold_no_cookie(caplog: pytest.LogCaptureFixture) -> None:
+    client = Client(application(Fails()), {"session_id": "an-id-that-nobody-may-see-in-any-log"})
+    assert client.get(x_test="seen").status == 500
+    assert "X_TEST: seen" in caplog.text.upper().replace("-", "_").replace("SEEN", "seen")
+    assert "nobody-may-see" not in caplog.text
