@@ -3,7 +3,13 @@
 Any of these may be given on the command line instead. PROFILE, DATABASE_URL and so on work as they do with app.py.
 """
 
+import cherrypy
+
 import sessions
+from server import show_what_matters
+
+cherrypy.log.screen = False  # no line for each request, which would have its whole address
+show_what_matters()
 
 wsgi_app = "app:create_app(config='deploy/behind-proxy.conf', production=True)"  # gunicorn needs a proxy in front
 bind = "127.0.0.1:8080"

@@ -66,6 +66,7 @@ def test_the_configuration_in_deploy_is_for_production_behind_a_proxy() -> None:
         answer = site.request("GET", "/counter", {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"})[0]
         assert str(answer.getheader("Set-Cookie")).startswith("__Host-session_id=")
         assert answer.getheader("Strict-Transport-Security")
-        site.wait_until(lambda: "192.0.2.7 - -" in site.output(), "log whom the proxy named")
+        assert Guest(site.url).post("/login", {"username": "ada"}, **{"X-Forwarded-For": "192.0.2.7"}).status == 403
+        site.wait_until(lambda: "address=192.0.2.7" in site.output(), "log whom the proxy named")
     with pytest.raises(AssertionError, match="DEMO_PASSWORD is set, and production has no demo account"):
         Site(command=command, env={"PROFILE": "file", "DEMO_PASSWORD": PASSWORD})
