@@ -35,10 +35,11 @@ from pages.name import Hello, Name
 from pages.passwords import hash_password
 from pages.throttle import Throttle
 from pages.tour import Tour
-from production import check, check_server
+from production import check, check_pages, check_server
 from server import SiteHeaders, TrustedProxy, listen, serve, show_what_matters, trusted_proxies, utc
 from settings import (
     ABOUT,
+    ACCOUNTS_OPTION,
     SITE_CONF,
     USERS_SECTION,
     Sections,
@@ -59,23 +60,30 @@ def create_app(profile: str | None = None, config: Source = None, production: bo
     profile is the name of a [profile:NAME] section; None takes it from the environment (PROFILE) or site.conf.
     config is the path of one more .conf file, or the same as a dict of sections; what is in [global] is left to the
     other server. production takes [production] as well, and refuses every unsafe setting but those of the server: https
-    is for you to see to. Without it the demo account `ada` exists when the environment holds DEMO_PASSWORD.
+    is for you to see to. Without it the demo account `ada` exists, for this machine alone, when the environment holds
+    DEMO_PASSWORD.
     Raises StartError, or sessions.ConfigError for an option of the session tool.
     """
     settings = load_settings(profile, config, os.environ, production)
     if production:
         check(settings, os.environ)
     password = os.environ.get("DEMO_PASSWORD")
-    return build(settings, {}, {development.DEMO: password} if password else {})
+    return build(settings, {}, {development.DEMO: password} if password else {}, production=production)
 
 
 def build(
-    settings: Sections, profiles: Sections, demo: Mapping[str, str], hint: str | None = None
+    settings: Sections,
+    profiles: Sections,
+    demo: Mapping[str, str],
+    hint: str | None = None,
+    production: bool = False,
 ) -> cherrypy.Application:
     """Make the application from its settings: every page has one line here, and can be taken out with it."""
     sessions.install()
     config = {section: dict(options) for section, options in settings.items() if section.startswith("/")}
-    accounts = Accounts(settings[USERS_SECTION], config["/"].pop("accounts.path"), demo)
+    path = config["/"].pop("accounts.path")
+    make = development.DemoAccounts if demo else Accounts
+    accounts = make(settings[USERS_SECTION], path, demo)
     gate = Gate(accounts, Throttle())
 
     root = Tour()
@@ -92,13 +100,16 @@ def build(
     root.healthz = Health()
 
     config["/"].update(site.error_pages())
-    config["/"]["tools.sessions.accounts"] = accounts
+    config["/"][ACCOUNTS_OPTION] = accounts
+    config["/"]["operators.paths"] = [path]
     config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
     app = cherrypy.Application(root, "", config)
     app.request_class = site.Request
     app.log.time = cherrypy.log.time = utc
     # In front of CherryPy's own first layer, which answers by itself when everything else has failed.
     app.wsgiapp.pipeline[:0] = [("proxy", TrustedProxy), ("headers", SiteHeaders)]
+    if production:
+        check_pages(app)
     sessions.open_stores(app)
     return app
 
@@ -189,7 +200,7 @@ def run(options: argparse.Namespace) -> None:
             settings["/"]["tools.sessions.secret"] = development.development_secret()
     elif settings[USERS_SECTION]:
         line = ""
-    cherrypy.tree.graft(build(settings, profiles, demo, hint), "")
+    cherrypy.tree.graft(build(settings, profiles, demo, hint, options.production), "")
     serve(server, f"Serving {server.url} with the profile {settings['/']['profile']}.\n{line}".rstrip())
 
 

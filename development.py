@@ -8,6 +8,11 @@ import secrets
 from collections.abc import Mapping
 from pathlib import Path
 
+import cherrypy
+
+from pages import site
+from pages.accounts import Accounts, Proof
+from server import address_of
 from settings import SITE_CONF, Sections, Source, StartError, find_profiles, load_settings, one_line, read
 
 DEMO = "ada"
@@ -62,3 +67,29 @@ def session_options(config: Source, environ: Mapping[str, str]) -> Sections:
         if profiles[name].get("secret") == "":
             profiles[name]["secret"] = secrets.token_urlsafe(48)
     return profiles
+
+
+class DemoAccounts(Accounts):
+    """The accounts of a site with a demo account, which lets in nobody but this machine's users.
+
+    DEMO_PASSWORD may be known to more people than one, and another WSGI server may serve the site to a whole network.
+    """
+
+    def __init__(self, users: Mapping[str, str], path: str | Path, demo: Mapping[str, str] | None = None) -> None:
+        """Take the accounts, as Accounts does."""
+        super().__init__(users, path, demo)
+        self._demo = frozenset(demo or ())
+
+    def verify(self, name: str, password: str) -> Proof | None:
+        """Check a password as Accounts does; from elsewhere, a demo account has none.
+
+        Another one is checked in its place: the answer is that to a wrong password, and takes as long.
+        """
+        if name in self._demo and not _from_this_machine():
+            password = secrets.token_urlsafe()
+        return super().verify(name, password)
+
+
+def _from_this_machine() -> bool:
+    address = address_of(cherrypy.serving.request.remote.ip)
+    return address is not None and address.is_loopback and site.is_loopback()

@@ -6,9 +6,11 @@ import contextlib
 import errno
 import ipaddress
 import logging
+import os
 import re
 import signal
 import socket
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -58,14 +60,14 @@ class TrustedProxy:
 
     def trusts(self, text: str) -> bool:
         """Tell whether text is the address of a trusted proxy."""
-        address = _address(text)
+        address = address_of(text)
         return address is not None and any(address in network for network in self.trusted)
 
     def visitor(self, forwarded: str) -> str:
         """Return the last address of X-Forwarded-For that is not a trusted proxy's; empty if that is no address."""
         for text in reversed(forwarded.split(",")):
             if not self.trusts(text.strip()):
-                return str(_address(text.strip()) or "")
+                return str(address_of(text.strip()) or "")
         return ""
 
 
@@ -79,7 +81,8 @@ def trusted_proxies(options: Mapping[str, Any]) -> Sequence[str]:
     return networks if options.get("tools.proxy.on") else ()
 
 
-def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that text is; None where it is none."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -248,7 +251,20 @@ def serve(server: Server, welcome: str) -> None:
     # The engine aborts the process when it is told to exit while it still starts, so that waits its turn.
     signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     engine.signals.subscribe()
-    engine.start()
-    print(welcome, "Ctrl-C stops the site.", sep="\n", flush=True)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    try:
+        engine.start()
+        show(f"{welcome}\nCtrl-C stops the site.")
+    finally:  # a site that goes on with them blocked could only be killed
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
     engine.block()
+
+
+def show(text: str) -> None:
+    """Print text, if anybody can read it: what has no console any more is a site all the same."""
+    try:
+        print(text, flush=True)
+    except OSError as error:
+        cherrypy.log(f"standard output is closed: {one_line(error)}", "SITE", logging.WARNING)
+        # What is still in its buffer would fail once more when Python ends.
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())

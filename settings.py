@@ -20,6 +20,7 @@ SITE_CONF = ROOT / "site.conf"
 PROFILE_SECTION = "profile:"
 PRODUCTION_SECTION = "production"
 USERS_SECTION = "users"  # the accounts: name = argon2id hash
+ACCOUNTS_OPTION = "tools.sessions.accounts"  # no setting: the site itself makes what it stands for
 ABOUT = "profile.about"  # one line for --list-profiles, no setting of the site
 
 Sections = dict[str, dict[str, Any]]  # CherryPy's configuration: {section: {option: value}}
@@ -70,6 +71,12 @@ def load_settings(
     hardening = {**base.get(PRODUCTION_SECTION, {}), **extra.get(PRODUCTION_SECTION, {})} if production else {}
     accounts = {"accounts.path": os.path.join(environ.get("STORAGE_PATH") or "var", "accounts.sqlite")}
     settings = merged({"/": accounts}, base, {"/": profiles[name]}, {"/": hardening}, extra)
+    for section, options in settings.items():
+        if ACCOUNTS_OPTION in options:
+            raise StartError(
+                f"{ACCOUNTS_OPTION} in [{section}] is not for the configuration: take it out. The site sets it, and "
+                "accounts stand in [users]"
+            )
     settings["/"].pop(ABOUT, None)
     for variable, (section, option, convert) in ENVIRONMENT.items():
         if environ.get(variable) and (section == "global" or option in settings[section]):

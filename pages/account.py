@@ -6,6 +6,7 @@ count a wrong one like a failed sign-in.
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import Any
 
@@ -14,11 +15,13 @@ import cherrypy
 import sessions
 from pages import device, site, times
 from pages.accounts import Accounts, weakness
-from pages.gate import Gate
+from pages.gate import Gate, refuse_passwords_in_address
 from pages.login import HOME, Login, enter
 
 OTHERS = "others"
 """What the field `end` holds instead of a reference to end all other sessions."""
+
+_NOT_CURRENT = "That is not your current password."
 
 
 class Account:
@@ -60,34 +63,41 @@ class Password:
     def index(self, current: object = "", new: object = "", again: object = "", end_others: object = "") -> bytes:
         """Show the form, or change the password: 303 to the account.
 
-        What is wrong with the new one is 400, a wrong current one 403. HTTPError 429 after too many of those.
+        What is wrong with the new one is 400, a wrong current one 403. HTTPError 429 after too many of those, 400 for a
+        password in the address.
         """
+        refuse_passwords_in_address()
         user = user_or_sign_in(self.path)
         if cherrypy.request.method != "POST":
             return self._form({}, end_others=True)
 
         old, chosen = site.text_field("current", current), site.text_field("new", new)
         ends = bool(site.text_field("end_others", end_others))
-        wrong = self._mistakes(user, old, chosen, site.text_field("again", again))
+        wrong = self._mistakes(old, chosen, site.text_field("again", again))
         if wrong:
             return self._form(wrong, ends)
-        if not self._gate.check(user, old):
-            return self._form({"current": "That is not your current password."}, ends, status=403)
+        proof = self._gate.check(user, old)
+        if not proof:
+            return self._form({"current": _NOT_CURRENT}, ends, status=403)
+        weak = weakness(chosen, user)  # takes up to 0.3 s, which is not for whoever does not know the password
+        if weak:
+            return self._form({"new": weak}, ends)
 
-        self._accounts.change_password(user, chosen)
+        if not self._accounts.change_password(proof, chosen):
+            sessions.note("password not changed: it was changed meanwhile", level=logging.WARNING, account=user)
+            return self._form({"current": _NOT_CURRENT}, ends, status=403)
         sessions.note("password changed", account=user)
-        enter(user, cherrypy.session.remembered)
+        enter(proof, cherrypy.session.remembered)
         if ends:
             sessions.end_other_sessions()
         site.redirect(HOME)
 
     @staticmethod
-    def _mistakes(user: str, old: str, new: str, again: str) -> dict[str, str]:
-        """Return what can be said without a look at the account, by field. It costs no try at the password."""
-        weak = weakness(new, user)
+    def _mistakes(old: str, new: str, again: str) -> dict[str, str]:
+        """Return what can be said at once, by field. It costs no try at the password."""
         found = {
             "current": "Please fill in your current password." if not old else "",
-            "new": weak or ("This is the same as the current one. Please choose another." if new == old else ""),
+            "new": "This is the same as the current one. Please choose another." if old and new == old else "",
             "again": "This is not the same as the new password. Please type both once more." if new != again else "",
         }
         return {field: text for field, text in found.items() if text}
@@ -127,8 +137,9 @@ class Devices:
         """Show the list, or end what the field `end` says: 303 to the list.
 
         No password is 400, a wrong one 403, a reference that no other session has 404; nothing is ended then.
-        HTTPError 429 after too many wrong passwords.
+        HTTPError 429 after too many wrong passwords, 400 for a password in the address.
         """
+        refuse_passwords_in_address()
         user = user_or_sign_in(self.path)
         if cherrypy.request.method != "POST":
             return self._list()
@@ -136,12 +147,13 @@ class Devices:
         chosen = site.text_field("end", end)
         if not chosen:
             raise cherrypy.HTTPError(400, f"Say which session to end: end=REFERENCE of one, or end={OTHERS}.")
-        proof = site.text_field("password", password)
-        if not proof:  # a slip, which is not counted as a try
+        typed = site.text_field("password", password)
+        if not typed:  # a slip, which is not counted as a try
             return self._list("Type your password first. Nothing was ended.", 400)
-        if not self._gate.check(user, proof):
+        proof = self._gate.check(user, typed)
+        if not proof:
             return self._list("That is not your password. Nothing was ended.", 403)
-        enter(user, cherrypy.session.remembered)
+        enter(proof, cherrypy.session.remembered)
         if chosen == OTHERS:
             sessions.end_other_sessions()
         elif not _end(chosen):

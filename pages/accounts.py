@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import NamedTuple, ParamSpec, TypeVar
 
 import sessions
 from pages import hashes
@@ -16,17 +16,23 @@ from pages.changes import AccountsUnavailable, Changes
 from pages.passwords import check_name, weakness
 from settings import StartError
 
-__all__ = ["Accounts", "weakness"]
+__all__ = ["Accounts", "Proof", "weakness"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# A row of an older seed gives way. One of the same seed only where it still has the hash that was read before.
-_CHANGE = """INSERT INTO accounts (name, seed, hash) VALUES (:name, :seed, :hash)
-    ON CONFLICT (name) DO UPDATE SET seed = excluded.seed, hash = excluded.hash"""
-_RENEW = f"{_CHANGE} WHERE seed <> excluded.seed OR hash = :old"
-_REVOKE = """INSERT INTO accounts (name, valid_since) VALUES (:name, :now)
-    ON CONFLICT (name) DO UPDATE SET valid_since = max(valid_since, excluded.valid_since)"""
+# Only where the hash in force is still the one that was read before: the configured one, unless a row of its seed has
+# another.
+_CHANGE = """INSERT INTO accounts (name, seed, hash) SELECT :name, :seed, :hash
+    WHERE :old = :configured OR EXISTS (SELECT 1 FROM accounts WHERE name = :name)
+    ON CONFLICT (name) DO UPDATE SET seed = excluded.seed, hash = excluded.hash
+    WHERE :old = CASE seed WHEN excluded.seed THEN hash ELSE :configured END"""
+# Later than every moment at which a password was looked at before: also in the same tick of the clock, and when the
+# last revocation came from a clock that was ahead.
+_REVOKE = """INSERT INTO accounts (name, valid_since) VALUES (:name, now() + 0.001)
+    ON CONFLICT (name) DO UPDATE SET valid_since = max(valid_since + 0.001, excluded.valid_since)"""
+
+_AHEAD = 60.0  # seconds that clocks may differ without a word
 
 
 def for_pages(method: Callable[P, T]) -> Callable[P, T]:
@@ -49,6 +55,20 @@ class ReadOnly(AccountsUnavailable):
     public = "New passwords cannot be kept here just now. Nothing was changed: your old password still holds."
 
 
+class Proof(NamedTuple):
+    """That somebody has shown the password of an account.
+
+    Attributes:
+        user: the account.
+        moment: epoch seconds at which the hash was looked up. What is revoked after that was proved too early.
+        hash: that the password fits.
+    """
+
+    user: str
+    moment: float
+    hash: str
+
+
 class Accounts:
     """The accounts of a site; the session tool asks them too, see sessions.Accounts.
 
@@ -56,19 +76,29 @@ class Accounts:
     of the configured hash that it took the place of: when an operator changes that line, the line holds again.
     """
 
-    def __init__(self, users: Mapping[str, str], path: str | Path, demo: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        users: Mapping[str, str],
+        path: str | Path,
+        demo: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         """Take the accounts.
+
+        Where there are configured ones and no file of changes, a line of the log says so: a file that was lost cannot
+        be told from one that was never made, and with it old passwords and ended sessions come back.
 
         Args:
             users: argon2id hash by name, the section [users].
             path: of the SQLite file for changes; made when there is one.
             demo: password by name, for development only.
+            clock: in epoch seconds.
 
         Raises:
             StartError: an account has no such hash, or a name or a password that cannot be one.
         """
         self._hasher = hashes.Hasher()
-        self._changes = Changes(path)
+        self._clock, self._changes = clock, Changes(path, clock)
         for name, line in users.items():
             check_name(name)
             if not hashes.is_hash(line):
@@ -85,14 +115,16 @@ class Accounts:
         except ValueError as error:
             raise StartError(f"the password of the demo account cannot be one: {error}") from error
         self._seeds = {**users, **made}
+        if users and not self._changes.exists():
+            sessions.note("no password was ever changed here, or that file is lost", level=logging.WARNING, file=path)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is an account of this name."""
         return name in self._seeds
 
     @for_pages
-    def verify(self, name: str, password: str) -> bool:
-        """Tell whether the password is this account's.
+    def verify(self, name: str, password: str) -> Proof | None:
+        """Return the proof that the password is this account's, or None.
 
         An unknown name costs one computation of a hash like a known one, so that the time of the answer does not tell
         which accounts exist (OWASP ASVS 5.0, 6.3.8). A hash that is cheaper than those made today is replaced.
@@ -100,24 +132,30 @@ class Accounts:
         Raises:
             cherrypy.HTTPError: 503, the accounts cannot be read or too many sign in at once.
         """
-        hash = self._hash_of(name)
-        if not self._hasher.verify(hash or self._hasher.nobody, password) or hash is None:
-            return False
-        if hashes.is_outdated(hash):
-            self._renew(name, password, hash)
-        return True
+        while True:
+            moment, hash = self._in_force(name)
+            if not self._hasher.verify(hash or self._hasher.nobody, password) or hash is None:
+                return None
+            if hashes.is_outdated(hash):
+                hash = self._renewed(name, password, hash)
+            # While a password waits for its turn the hash may change. Then the same password has to fit the new one.
+            if self._in_force(name)[1] == hash:
+                break
+        if moment > self._clock() + _AHEAD:
+            sessions.note("the last revocation is ahead of the clock", level=logging.WARNING, account=name)
+        return Proof(name, moment, hash)
 
     @for_pages
-    def change_password(self, name: str, new: str) -> None:
-        """Make `new` the password of an account, for all processes and for good; see weakness() before.
+    def change_password(self, proof: Proof, new: str) -> bool:
+        """Make `new` the password of the account that was proved, for all processes and for good; see weakness()
+        before. False: its password has changed since the proof, so nothing was changed.
 
         Raises:
             KeyError: there is no such account.
             cherrypy.HTTPError: 503, it cannot be kept.
         """
-        values = {"name": name, "seed": _digest(self._seeds[name]), "hash": self._hasher.hash(new)}
         try:
-            self._changes.write(_CHANGE, values)
+            return self._changes.write(_CHANGE, self._swap(proof.user, proof.hash, self._hasher.hash(new)))
         except AccountsUnavailable as error:
             raise ReadOnly(str(error)) from error
 
@@ -131,31 +169,43 @@ class Accounts:
         return self._changes.of(user).valid_since if user in self._seeds else None
 
     def revoke(self, user: str) -> None:
-        """Make that moment now, for all processes and for good.
+        """Make that moment now, for all processes and for good: later than that of every proof so far, unless the clock
+        was set back since.
 
         Raises:
             sessions.Unavailable: it cannot be kept.
         """
-        self._changes.write(_REVOKE, {"name": user, "now": time.time()})
+        self._changes.write(_REVOKE, {"name": user})
 
-    def _hash_of(self, name: str) -> str | None:
-        """The hash in force. An unknown name is looked up like a known one: a table that is locked does not tell them
-        apart either."""
-        seed = self._seeds.get(name)
+    def _in_force(self, name: str) -> tuple[float, str | None]:
+        """The moment of a proof that begins now, and the hash in force.
+
+        The clock is read first: a revocation that is not seen here yet is later. A moment before the last revocation
+        would lock an account out that was revoked by a clock ahead of this one. An unknown name is looked up like a
+        known one: a table that is locked does not tell them apart either.
+        """
+        now, seed = self._clock(), self._seeds.get(name)
         change = self._changes.of(name if seed else "")
         if seed is None:
-            return None
-        return change.hash if change.seed == _digest(seed) else seed
+            return now, None
+        return max(now, change.valid_since), change.hash if change.seed == _digest(seed) else seed
 
-    def _renew(self, name: str, password: str, old: str) -> None:
-        """Replace a hash unless the password was changed meanwhile. The visitor is let in also where that fails."""
+    def _renewed(self, name: str, password: str, old: str) -> str:
+        """Replace a hash unless it has changed meanwhile; return the one that the password fits. The visitor is let in
+        also where that fails."""
         try:
-            values = {"name": name, "seed": _digest(self._seeds[name]), "hash": self._hasher.hash(password), "old": old}
-            self._changes.write(_RENEW, values)
+            new = self._hasher.hash(password)
+            if not self._changes.write(_CHANGE, self._swap(name, old, new)):
+                return old
         except sessions.Unavailable as error:
             sessions.note("a password hash was not renewed", level=logging.WARNING, account=name, reason=error)
-        else:
-            sessions.note("a password hash was renewed", account=name)
+            return old
+        sessions.note("a password hash was renewed", account=name)
+        return new
+
+    def _swap(self, name: str, old: str, new: str) -> dict[str, str]:
+        configured = self._seeds[name]
+        return {"name": name, "seed": _digest(configured), "configured": configured, "old": old, "hash": new}
 
 
 def _digest(seed: str) -> str:

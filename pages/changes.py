@@ -6,7 +6,8 @@ import contextlib
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
@@ -52,8 +53,8 @@ class Changes:
 
     _reader: sqlite3.Connection | None = None
 
-    def __init__(self, path: str | Path) -> None:
-        self._path = Path(path)
+    def __init__(self, path: str | Path, clock: Callable[[], float] = time.time) -> None:
+        self._path, self._clock = Path(path), clock
         self._turn = threading.Lock()
         self._file: tuple[int, int] | None = None  # which one the reader has open: device and inode
 
@@ -74,8 +75,15 @@ class Changes:
         finally:
             self._turn.release()
 
-    def write(self, statement: str, values: Mapping[str, object]) -> None:
-        """Run one statement, and return when it is on the disk.
+    def exists(self) -> bool:
+        """Tell whether anything was ever written, as far as the disk knows."""
+        return os.path.exists(self._path)  # not Path.exists(): a folder that is closed to us is no reason not to start
+
+    def write(self, statement: str, values: Mapping[str, object]) -> bool:
+        """Run one statement, in which now() is the time, and return when it is on the disk: whether it changed a row.
+
+        Nobody reads from before now() is asked until the row is written. With the time taken before, whoever read the
+        old row in between would have read it at a later time than the one that is written.
 
         Raises:
             AccountsUnavailable: nothing was written.
@@ -84,7 +92,11 @@ class Changes:
             if self._file is None:
                 self._make()
             with closing(self._connect(self._path)) as writer:
-                writer.execute(statement, values)
+                writer.create_function("now", 0, self._clock)
+                writer.execute("BEGIN EXCLUSIVE")
+                changed = writer.execute(statement, values).rowcount
+                writer.execute("COMMIT")
+                return changed > 0
 
     def __del__(self) -> None:
         self._close()

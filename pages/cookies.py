@@ -13,6 +13,9 @@ from pages import site
 MAX_BYTES = 4096
 """What browsers take for the name and the value together (RFC 6265bis section 5.6); above it they drop the cookie."""
 
+MAX_ALL_BYTES = 4 * MAX_BYTES
+"""Of cookies in one request; 64 KiB of headers are the most that the site reads (site.conf)."""
+
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_IN_A_NAME = re.compile(r"[\x00-\x1f\x7f;=]")
@@ -35,8 +38,13 @@ class Cookies:
     def set(self, name: object = "cookieName", value: object = "cookieValue") -> bytes:
         """Set a cookie for an hour, and show the header line that did it.
 
-        A GET, so that the lesson fits in a link. Whatever matters should be changed by POST only.
+        A GET, so that the lesson fits in a link: in one of this site, that is. Those of others could fill a visitor's
+        browser with cookies until each request is too big. Whatever matters should be changed by POST only.
+
+        HTTPError 403 for a link of another site, 400 when the browser sends too many cookies already.
         """
+        site.own_pages_only("A page of another site led here, so no cookie was set. Open /cookie/, and use its form.")
+        check_room(cherrypy.request.headers.get("Cookie", ""))
         morsel = new_cookie(site.text_field("name", name), site.text_field("value", value))
         cherrypy.response.cookie[morsel.key] = morsel
         site.no_store()
@@ -94,6 +102,16 @@ def new_cookie(name: str, value: str) -> Morsel[str]:
         )
     morsel.update({"path": "/", "max-age": "3600", "version": "1", "samesite": "Lax"})
     return morsel
+
+
+def check_room(sent: str) -> None:
+    """Raise HTTPError 400 when the request's cookies leave no room for one more. On plain http, and in old browsers,
+    nothing tells a link of another site from one of this site."""
+    if len(sent) > MAX_ALL_BYTES:
+        raise cherrypy.HTTPError(
+            400, f"Your browser sends {len(sent)} bytes of cookies already, and {MAX_ALL_BYTES} are the most to which "
+            "this page adds one. Delete some first, at /cookie/read."
+        )  # fmt: skip
 
 
 def check_name(name: str) -> None:

@@ -6,10 +6,13 @@ import logging
 import math
 
 import cherrypy
+from cherrypy.lib.httputil import parse_query_string
 
 import sessions
-from pages.accounts import Accounts
+from pages.accounts import Accounts, Proof
 from pages.throttle import Throttle
+
+_NOT_IN_ADDRESSES = ("username", "password", "current", "new", "again")
 
 
 class TooManyTries(cherrypy.HTTPError):
@@ -37,8 +40,8 @@ class Gate:
         """Take the accounts, and what slows down guessing."""
         self._accounts, self._throttle = accounts, throttle
 
-    def check(self, name: str, password: str) -> bool:
-        """Tell whether the password is that of the account (OWASP ASVS 5.0, 6.3.1, 16.3.1).
+    def check(self, name: str, password: str) -> Proof | None:
+        """Return the proof that the password is that of the account, or None (OWASP ASVS 5.0, 6.3.1, 16.3.1).
 
         Raises:
             TooManyTries: 429, nothing was checked.
@@ -52,15 +55,29 @@ class Gate:
             sessions.note("sign-in refused: too many tries", level=logging.WARNING, account=account)
             raise TooManyTries(wait)
         try:
-            right = self._accounts.verify(name, password)
+            proof = self._accounts.verify(name, password)
         except BaseException:
             self._throttle.withdrawn(name, address)
             raise
-        if right:
+        if proof:
             self._throttle.succeeded(name, address)
         else:
             sessions.note("sign-in refused: wrong name or password", level=logging.WARNING, account=account)
-        return right
+        return proof
+
+
+def refuse_passwords_in_address() -> None:
+    """Refuse, with 400, a form that takes a password and was sent with such a field in its address (OWASP ASVS 5.0,
+    14.2.1): addresses are kept in logs and histories. CherryPy makes no difference between them and the body."""
+    request = cherrypy.serving.request
+    sent = parse_query_string(request.query_string, encoding=request.query_string_encoding)
+    for name in _NOT_IN_ADDRESSES:
+        if name in sent:
+            raise cherrypy.HTTPError(
+                400,
+                f"The field '{name}' was in the address, and logs keep addresses. Nothing was done. Send it in the "
+                "body of a POST; a password that was in an address is better changed.",
+            )
 
 
 def _in_words(seconds: int) -> str:

@@ -22,6 +22,9 @@ MOST = 1024  # characters of a password; OWASP ASVS 5.0, 6.2.9 asks for 64 at le
 # not left to the library's default, so that a new version of it changes no hash unnoticed.
 TODAY = argon2.profiles.RFC_9106_LOW_MEMORY
 
+# KiB and passes: OWASP's Password Storage Cheat Sheet takes any of these, with one lane or more.
+_LEAST = ((47104, 1), (19456, 2), (12288, 3), (9216, 4), (7168, 5))
+
 _AT_ONCE = 2
 _TURN_SECONDS = 5.0
 _HASH = re.compile(r"\$argon2id\$v=19\$m=[1-9]\d*,t=[1-9]\d*,p=[1-9]\d*\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)", re.ASCII)
@@ -65,7 +68,11 @@ class Hasher:
             return self._argon2.hash(data, salt=salt)
 
     def verify(self, hash: str, password: str) -> bool:
-        """Tell whether a hash is that of a password. Always one computation, also for what cannot be a password.
+        """Tell whether a hash is that of a password. One computation, also for what cannot be a password.
+
+        A wrong password for a hash that is cheaper than those of today costs one of today besides: else the time of
+        the answer would tell that there is such an account. It still takes longer than an unknown name, by the cheap
+        hash, until its owner signs in and the hash is renewed.
 
         Raises:
             Busy: it was not its turn for five seconds.
@@ -73,12 +80,20 @@ class Hasher:
         """
         data = prepared(password)
         with self._in_turn():
-            try:
-                return self._argon2.verify(self.nobody if data is None else hash, data or b"")
-            except argon2.exceptions.VerifyMismatchError:
-                return False
-            except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError) as error:
-                raise sessions.Unavailable(f"a password hash cannot be checked: {error}") from error
+            if data is None:
+                return self._fits(self.nobody, b"")
+            right = self._fits(hash, data)
+            if not right and is_outdated(hash):
+                self._fits(self.nobody, data)
+            return right
+
+    def _fits(self, hash: str, data: bytes) -> bool:
+        try:
+            return self._argon2.verify(hash, data)
+        except argon2.exceptions.VerifyMismatchError:
+            return False
+        except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError) as error:
+            raise sessions.Unavailable(f"a password hash cannot be checked: {error}") from error
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:
@@ -113,6 +128,13 @@ def is_outdated(hash: str) -> bool:
         return True
     sizes = ("version", "salt_len", "hash_len")
     return any(dataclasses.asdict(found)[size] < dataclasses.asdict(TODAY)[size] for size in sizes)
+
+
+def is_weak(hash: str) -> bool:
+    """Tell whether a whole argon2id hash is too cheap to guess at for any site: below the least that OWASP asks for,
+    which is 19 MiB and two passes, or more of one and less of the other (OWASP ASVS 5.0, 11.4.2)."""
+    found = argon2.extract_parameters(hash)
+    return not any(found.memory_cost >= memory and found.time_cost >= passes for memory, passes in _LEAST)
 
 
 def demo_salt(name: str) -> bytes:

@@ -9,13 +9,15 @@ import cherrypy
 
 import sessions
 from pages import device, site, times
-from pages.gate import Gate
+from pages.accounts import Proof
+from pages.gate import Gate, refuse_passwords_in_address
 
 HOME = "/account"
 
 # One slash, then neither a second one nor a backslash (which browsers take for a slash): //evil and /\evil are other
-# sites. Control characters are out because browsers drop some of them before they look.
-_LOCAL_PATH = re.compile(r"/(?![/\\])[^\x00-\x1f\x7f]{0,2000}")
+# sites. Control characters are out because browsers drop some of them before they look, and halves of surrogate pairs,
+# which a form in UTF-7 can hold, because they cannot be written into a header.
+_LOCAL_PATH = re.compile(r"/(?![/\\])[^\x00-\x1f\x7f\ud800-\udfff]{0,2000}")
 
 
 class Login:
@@ -33,18 +35,21 @@ class Login:
     def index(self, username: object = "", password: object = "", next: object = "", stay: object = "") -> bytes:
         """Show the form, or check what it holds. Whatever is wrong, the answer is the same 403 (ASVS 5.0, 6.3.8).
 
-        HTTPError 429 after too many tries. With `stay`, whatever it holds, the session outlives the browser.
+        HTTPError 429 after too many tries, 400 for a name or a password in the address. With `stay`, whatever it holds,
+        the session outlives the browser.
         """
         site.no_store()
+        refuse_passwords_in_address()
         # `next` hides a builtin, but the name of the field is the address's, and fixed.
         target = local_path(site.text_field("next", next))
         if cherrypy.request.method != "POST":
             return self._form(target)
 
         username, stays = site.text_field("username", username), bool(site.text_field("stay", stay))
-        if not self._gate.check(username, site.text_field("password", password)):
+        proof = self._gate.check(username, site.text_field("password", password))
+        if not proof:
             return self._form(target, username, stays, error="That name and password do not go together.")
-        enter(username, stays)
+        enter(proof, stays)
         sessions.note("sign-in", account=username)
         site.redirect(target)
 
@@ -86,13 +91,13 @@ class Logout:
         site.redirect("/")
 
 
-def enter(user: str, remember: bool) -> None:
-    """Make the session that of `user`, who has just shown the password, from this device.
+def enter(proof: Proof, remember: bool) -> None:
+    """Make the session that of whoever has just shown the password, from this device.
 
     It gets a new number: one that somebody knew before must be worth nothing after (session fixation; OWASP ASVS 5.0,
-    7.2.4). With `remember` it outlives the browser.
+    7.2.4). It is as old as the proof, so that what was revoked since ends it. With `remember` it outlives the browser.
     """
-    cherrypy.session.sign_in(user, remember=remember)
+    cherrypy.session.sign_in(proof.user, remember=remember, proved=proof.moment)
     device.note()
 
 

@@ -31,6 +31,8 @@ _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1
 
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
 
+_HALF_CHARACTER = re.compile("[\ud800-\udfff]")
+
 _ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
 
@@ -135,8 +137,11 @@ def no_store() -> None:
 
 
 def text_field(name: str, value: object) -> str:
-    """Return the value of the form field `name`; 400 when it came twice or as a file."""
-    if not isinstance(value, str):
+    """Return the value of the form field `name`; 400 when it came twice, as a file, or as half a character.
+
+    A lone surrogate, which some encodings of a form can bring, is in no text that can be written anywhere.
+    """
+    if not isinstance(value, str) or _HALF_CHARACTER.search(value):
         raise cherrypy.HTTPError(400, f"Send the field '{name}' once, as plain text.")
     return value
 
@@ -153,9 +158,15 @@ def same_origin() -> None:
     foreign forms already. This also covers other hosts of the same domain, for which SameSite does nothing, and forms
     that need no session to do harm: signing a visitor in to somebody else's account (OWASP ASVS 5.0, 3.5.1 and 3.5.3).
     """
-    if cherrypy.request.method not in _SAFE_METHODS and from_another_site():
+    if cherrypy.request.method not in _SAFE_METHODS:
+        own_pages_only("This was sent from another site, so nothing was changed.")
+
+
+def own_pages_only(message: str) -> None:
+    """Refuse, with 403 and the message, what a page of another site has sent, by whatever method."""
+    if from_another_site():
         sessions.note("cross-site request refused", level=logging.WARNING)
-        raise cherrypy.HTTPError(403, "This was sent from another site, so nothing was changed.")
+        raise cherrypy.HTTPError(403, message)
 
 
 def from_another_site() -> bool:

@@ -1,4 +1,4 @@
-"""How often a password may be tried: by one address, for one account, and by one address for one account."""
+"""How often a password may be tried: from one place, for one account, and from one place for one account."""
 
 from __future__ import annotations
 
@@ -39,7 +39,11 @@ class Rule(NamedTuple):
 
 HOUR = 3600.0
 PAIR = Rule(free=5, cap=HOUR / 4, leak=6 * HOUR)  # one address, one account
-ADDRESS = Rule(free=20, cap=HOUR / 4, leak=HOUR / 4)  # an office or a school may be behind one
+SITE_PAIR = Rule(free=20, cap=60, leak=6 * HOUR)  # one /48 of IPv6, one account: it may be all customers of a provider
+# For all accounts. An office or a school may be behind one address, and has a /56 or a /48 as a whole.
+ADDRESS = Rule(free=20, cap=HOUR / 4, leak=HOUR / 4)
+CUSTOMER = Rule(free=40, cap=HOUR / 4, leak=HOUR / 4)
+SITE = Rule(free=100, cap=HOUR / 12, leak=HOUR / 4)
 # After 100 failures NIST SP 800-63B (revision 3, section 5.2.2) would stop. Then anybody could lock out an owner; here
 # guesses only become slow, and not very slow, since the owner may have to wait too.
 ACCOUNT = Rule(free=100, cap=60, leak=HOUR / 4)
@@ -124,15 +128,22 @@ class _Table:
 class Throttle:
     """Lets guesses of passwords wait, longer and longer (OWASP ASVS 5.0, 6.3.1). Nobody is ever locked out.
 
-    Three counts, and the longest wait of them holds:
+    Three kinds of counts, and the longest wait of them holds:
 
       * One address for one account: five tries at once, then waits of 2, 4, 8... seconds, up to 15 minutes. One try is
-        forgotten every six hours, and all with the right password.
-      * One address for all accounts: 20 tries at once, then the same. One is forgotten every 15 minutes, which is for
-        the mistakes of a whole office. In IPv6 an address is a network of /64, which one customer has as a whole.
+        forgotten every six hours, and all with the right password. In IPv6 an address is a network of /64, which one
+        customer has as a whole; a /48 has 20 tries and then waits up to a minute.
+      * One address for all accounts: 20 tries at once, then waits up to 15 minutes. One is forgotten every 15 minutes,
+        which is for the mistakes of a whole office. A customer may have 256 or 65,536 networks of /64, so their /56
+        counts as well, with 40 tries, and their /48, with 100 and waits up to 5 minutes.
       * One account from everywhere: 100 tries at once, then 2, 4, 8... seconds up to a minute; one is forgotten every
-        15 minutes. An address that has not failed for this account is let through all the same, once: its owner with
-        the right password gets in while others guess.
+        15 minutes. An address, or a /48, is let through all the same while its own first five tries for this account
+        last: the owner gets in while others guess, also after a slip.
+
+    So at one account an address has 110 guesses at most on the first day and 96 on each other one, a /48 400 and 288.
+    What remains is a botnet, or a provider's /32 with 65,536 networks of /48: together they have 1,540 and 1,440, and
+    each of them besides 9 on the first day and 4 on each other one; with more than 10,000 of them, which are as many as
+    are kept, nothing holds them but the price of a hash. Against that stands what weakness() asks of a password.
 
     A try is counted before the password is checked, so that many at the same time do not slip through. It is in the
     memory of this process: a restart forgets it, and each further process has counts of its own.
@@ -142,7 +153,8 @@ class Throttle:
         """Take the clock, in seconds."""
         self._clock = clock
         self._lock = threading.Lock()
-        self._pairs, self._addresses, self._accounts = _Table(PAIR), _Table(ADDRESS), _Table(ACCOUNT)
+        self._pairs, self._site_pairs, self._accounts = _Table(PAIR), _Table(SITE_PAIR), _Table(ACCOUNT)
+        self._addresses = [_Table(ADDRESS), _Table(CUSTOMER), _Table(SITE)]
 
     def attempt(self, account: str, address: str) -> float:
         """Ask to try a password. 0.0: go on, the try is counted. Otherwise the seconds to wait; asking costs nothing.
@@ -151,25 +163,24 @@ class Throttle:
             account: the name as it was typed. It is kept as a hash only: some people type their password there.
             address: of the visitor.
         """
-        pair, network, name = _keys(account, address)
+        counts = self._counts(account, address)
         with self._lock:
             now = self._clock()
-            ours, here, there = (
-                self._pairs.get(pair, now), self._addresses.get(network, now), self._accounts.get(name, now)
-            )  # fmt: skip
-            asked = (ours, here, there) if ours else (here,)
-            wait = max(entry.until - now if entry else 0.0 for entry in asked)
+            found = [(table, key, table.get(key, now)) for table, key in counts]
+            ours = next(entry for table, _, entry in found if table is self._site_pairs)
+            passes = ours is None or ours.tries < PAIR.free
+            asked = [entry for table, _, entry in found if entry and not (passes and table is self._accounts)]
+            wait = max((entry.until - now for entry in asked), default=0.0)
             if wait > 0.0:
                 return wait
-            self._pairs.count(pair, ours, now)
-            self._addresses.count(network, here, now)
-            self._accounts.count(name, there, now)
+            for table, key, entry in found:
+                table.count(key, entry, now)
             return 0.0
 
     def succeeded(self, account: str, address: str) -> None:
-        """Forgive what this address did to this account, after a right password.
+        """Forgive what this address and its /48 did to this account, after a right password.
 
-        Address and account only get this one try back. If all were forgiven, an attacker with an account of his own
+        Addresses and account only get this one try back. If all were forgiven, an attacker with an account of his own
         would start afresh by signing in to it, and every sign-in of the owner would let off those who guess.
         """
         self._give_back(account, address, all_of_pair=True)
@@ -179,31 +190,37 @@ class Throttle:
         self._give_back(account, address, all_of_pair=False)
 
     def _give_back(self, account: str, address: str, *, all_of_pair: bool) -> None:
-        pair, network, name = _keys(account, address)
         with self._lock:
             now = self._clock()
-            if all_of_pair:
-                self._pairs.forgive(pair)
-            else:
-                self._pairs.give_back(pair, now, end_wait=True)
-            self._addresses.give_back(network, now, end_wait=True)
-            # The wait of the account may have been begun by others, before this address was let through all the same.
-            self._accounts.give_back(name, now, end_wait=False)
+            for table, key in self._counts(account, address):
+                if all_of_pair and table in (self._pairs, self._site_pairs):
+                    table.forgive(key)
+                else:
+                    # The wait of the account may be one begun by others, before this address was let through.
+                    table.give_back(key, now, end_wait=table is not self._accounts)
+
+    def _counts(self, account: str, address: str) -> list[tuple[_Table, bytes]]:
+        """Where a try is counted. The keys are short, whatever was typed."""
+        name, networks = hashed(account), _networks(address)
+        return [
+            (self._pairs, name + networks[0]),
+            (self._site_pairs, name + networks[-1]),
+            (self._accounts, name),
+            *zip(self._addresses, networks, strict=False),
+        ]
 
 
-def _keys(account: str, address: str) -> tuple[bytes, bytes, bytes]:
-    """The keys of the pair, the address and the account; short, whatever was typed."""
-    name = hashlib.sha256(account.encode("utf-8", "surrogatepass")).digest()
-    network = _network(address)
-    return name + network, network, name
+def hashed(text: str) -> bytes:
+    """Return what stands for a text in a key."""
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def _network(address: str) -> bytes:
-    """What counts as one address: all of IPv4, the first 64 bits of IPv6."""
+def _networks(address: str) -> tuple[bytes, ...]:
+    """What counts as one address, the smallest first: all of IPv4; the first 64, 56 and 48 bits of IPv6."""
     try:
         ip = ipaddress.ip_address(address)
     except ValueError:  # a socket file has none
-        return hashlib.sha256(address.encode("utf-8", "surrogatepass")).digest()
-    if isinstance(ip, ipaddress.IPv6Address):
-        return ip.ipv4_mapped.packed if ip.ipv4_mapped else ip.packed[:8]
-    return ip.packed
+        return (hashed(address),)
+    if isinstance(ip, ipaddress.IPv6Address) and not ip.ipv4_mapped:
+        return ip.packed[:8], ip.packed[:7], ip.packed[:6]
+    return ((getattr(ip, "ipv4_mapped", None) or ip).packed,)

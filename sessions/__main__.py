@@ -46,9 +46,11 @@ def _parser() -> Parser:
     on_site = Parser(add_help=False, allow_abbrev=False)
     on_site.add_argument("--profile", metavar="NAME", help="the site's profile (default: the one it chooses itself)")
     on_site.add_argument("--config", metavar="FILE", help="one more file of settings, as the site is started with")
+    on_site.add_argument("--production", action="store_true", help="if the site is started with --production")
     on_site.add_argument(
         "--app", metavar="MODULE:FACTORY", default="app:create_app",
-        help="the function that makes the site, called with NAME and FILE (default: %(default)s)",
+        help="the function that makes the site, called with NAME and FILE, and with production=True (default: "
+        "%(default)s)",
     )  # fmt: skip
 
     add = commands.add_parser("list", parents=[on_site], help="show the live sessions")
@@ -99,7 +101,7 @@ def _run(options: argparse.Namespace) -> tuple[int, str]:
     """The exit status, and what to print."""
     if options.command == "sql":
         return 0, table_sql(options.table).rstrip("\n")
-    with site(options.app, options.profile, options.config) as places:
+    with site(options.app, options.profile, options.config, options.production) as places:
         if options.command == "list":
             found = [session for place in places for session in place.directory.list(options.user)]
             return 0, listed_as_json(found) if options.json else listed(found)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
+import pwd
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import cherrypy
@@ -28,6 +30,7 @@ from .store import Store
 from .stored import ask
 from .table import stores
 
+_PATHS = "operators.paths"
 _BATCH = 500  # records removed before the site has the store again
 _COLUMNS = ("reference", "user", "started", "seen", "ends", "remembered")
 
@@ -98,19 +101,25 @@ class Place:
 
 
 @contextmanager
-def site(factory: str, profile: str | None, config: str | None) -> Iterator[list[Place]]:
+def site(factory: str, profile: str | None, config: str | None, production: bool = False) -> Iterator[list[Place]]:
     """The stores of a site, open for the length of a block.
 
     Args:
         factory: MODULE:FUNCTION, as WSGI servers name an application. It is called as FUNCTION(profile), or
             FUNCTION(profile, config), and returns a cherrypy.Application whose stores are open.
+        production: call it as FUNCTION(profile, config, production=True): what holds in production may be another
+            store, and other accounts.
 
     Raises:
-        ConfigError: there is no such function, it fails, or it makes no such application.
+        ConfigError: there is no such function, it fails, it makes no such application, or this is not the account
+            that the site runs as.
     """
     make = _function(factory)
     try:
-        app = make(profile, config) if config else make(profile)
+        if production:
+            app = make(profile, config, production=True)
+        else:
+            app = make(profile, config) if config else make(profile)
     except SessionError:
         raise
     except Exception as error:  # it is the site's: it may raise anything
@@ -118,9 +127,42 @@ def site(factory: str, profile: str | None, config: str | None) -> Iterator[list
     if not isinstance(app, cherrypy.Application):
         raise ConfigError(f"--app {factory} returned a {type(app).__name__}: it must return a cherrypy.Application")
     try:
-        yield _places_of(app, factory)
+        found = _places_of(app, factory)
+        _check_account(app, found)
+        yield found
     finally:
         close_stores(app)
+
+
+def _check_account(app: cherrypy.Application, found: list[Place]) -> None:
+    """Raise ConfigError unless the files of the site belong to whoever runs this: what root made in their folder, such
+    as the first revocation, the site could not read.
+
+    They are the folders of file sessions, and what the site lists as `operators.paths` of its [/]. A folder of root's
+    tells nothing: it may be lent to a group.
+    """
+    stored = [dict(place.settings.store).get("storage_path") for place in found]
+    for path in [*stored, *app.config.get("/", {}).get(_PATHS, ())]:
+        owner = _owner_of(Path(path)) if path else 0
+        if owner not in (0, os.geteuid()):
+            raise ConfigError(
+                f"{os.fspath(path)!r} is kept by the account {_name_of(owner)}, and this is {_name_of(os.geteuid())}: "
+                f"run it as the account of the site, with sudo -u {_name_of(owner)}"
+            )
+
+
+def _owner_of(path: Path) -> int:
+    """Whom a path belongs to; while it is not there, the nearest folder above."""
+    path = path.absolute()
+    # Not Path.exists(): it raises for what is in a closed folder, whose owner it is that counts then.
+    return next(place for place in (path, *path.parents) if os.path.exists(place)).stat().st_uid
+
+
+def _name_of(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:  # in a container, an account may have no name
+        return f"#{uid}"  # which sudo takes as well
 
 
 def _places_of(app: cherrypy.Application, factory: str) -> list[Place]:

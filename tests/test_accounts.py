@@ -20,7 +20,7 @@ import pytest
 
 import sessions
 from pages import changes, hashes
-from pages.accounts import Accounts
+from pages.accounts import Accounts, Proof
 from settings import ROOT, StartError
 from tests.hashing import CHEAP, DEARER, DEAREST, computed, line
 from tests.wsgi import logged
@@ -60,7 +60,14 @@ def in_another_process(path: Path, then: str) -> str:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=30, check=True).stdout.strip()
 
 
-def unavailable(call: Callable[..., object], *args: str) -> str:
+def change(accounts: Accounts, old: str, new: str) -> bool:
+    """Change ada's password as its owner does."""
+    proof = accounts.verify("ada", old)
+    assert proof
+    return accounts.change_password(proof, new)
+
+
+def unavailable(call: Callable[..., object], *args: object) -> str:
     """Return what a visitor reads when this is not possible."""
     with pytest.raises(sessions.StoreHTTPError) as caught:
         call(*args)
@@ -74,7 +81,7 @@ def unavailable(call: Callable[..., object], *args: str) -> str:
 def test_one_password_is_right_and_no_other(accounts: Accounts) -> None:
     assert accounts.verify("ada", FIRST)
     wrong = [("ada", SECOND), ("ada", ""), ("ada", FIRST + " "), ("Ada", FIRST), ("", ""), ("eve", FIRST)]
-    assert [accounts.verify(*given) for given in wrong] == [False] * len(wrong)
+    assert [accounts.verify(*given) for given in wrong] == [None] * len(wrong)
     assert "ada" in accounts and "Ada" not in accounts
 
 
@@ -82,7 +89,7 @@ def test_unknown_name_wrong_password_and_right_one_cost_the_same_one_computation
     asked = [("ada", FIRST), ("ada", SECOND), ("eve", FIRST), ("ada", "x" * 1025), ("eve", "x" * 10**6)]
     for name, password in [*asked, ("ada", "\ud800")]:
         with computed() as costs:
-            assert accounts.verify(name, password) == ((name, password) == ("ada", FIRST))
+            assert bool(accounts.verify(name, password)) == ((name, password) == ("ada", FIRST))
         assert costs == [(CHEAP.memory_cost, CHEAP.time_cost)], f"{name} with {password[:20]!r}"
 
 
@@ -98,18 +105,18 @@ def test_a_start_computes_no_hash_but_that_of_a_demo_account(open_accounts: Open
 def test_the_same_letters_from_another_keyboard_are_the_same_password(
     open_accounts: Open, letter: str, same: bool
 ) -> None:
-    open_accounts().change_password("ada", "ä" * 20)
-    assert open_accounts().verify("ada", letter * 20) is same
+    change(open_accounts(), FIRST, "ä" * 20)
+    assert bool(open_accounts().verify("ada", letter * 20)) is same
 
 
 def test_1024_characters_are_read_to_the_last_one(accounts: Accounts) -> None:
     long = "three blind mice run " * 48 + "sixteen letters."
     assert len(long) == 1024
-    accounts.change_password("ada", long)
+    change(accounts, FIRST, long)
     assert accounts.verify("ada", long)
     assert not accounts.verify("ada", long[:-1]) and not accounts.verify("ada", long + ".")
     with pytest.raises(ValueError, match="1024"):
-        accounts.change_password("ada", long + ".")
+        change(accounts, long, long + ".")
 
 
 HASH = line(FIRST)
@@ -153,12 +160,21 @@ def test_a_hash_cheaper_than_todays_is_replaced_when_its_owner_signs_in(
     monkeypatch.setattr(hashes, "TODAY", DEARER)
     accounts = open_accounts(users)
     with computed() as costs:
-        assert not accounts.verify("ada", SECOND)
-        assert costs == [(64, 1)]
         assert accounts.verify("ada", FIRST)
-        assert costs[1:] == [(64, 1), (128, 1)]
+        assert costs == [(64, 1), (128, 1)]
         assert open_accounts(users).verify("ada", FIRST)
-        assert costs[3:] == [(128, 1)]
+        assert costs[2:] == [(128, 1)]
+
+
+def test_a_wrong_password_for_a_hash_cheaper_than_todays_costs_no_less_than_an_unknown_name(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    accounts = open_accounts({"ada": line(FIRST, CHEAP)})
+    for name, password, cost in [("eve", SECOND, [128]), ("ada", SECOND, [64, 128]), ("ada", "x" * 1025, [128])]:
+        with computed() as costs:
+            assert not accounts.verify(name, password)
+        assert costs == [(memory, 1) for memory in cost]
 
 
 def test_a_hash_dearer_than_todays_stays(open_accounts: Open, path: Path) -> None:
@@ -173,15 +189,27 @@ def test_renewing_a_hash_does_not_bring_back_a_password_changed_meanwhile(
     monkeypatch.setattr(hashes, "TODAY", DEARER)
     users = {"ada": line(FIRST, CHEAP)}
     accounts, other = open_accounts(users), open_accounts(users)
-    renew = accounts._renew
+    renewed = accounts._renewed
 
-    def changed_first(*args: str) -> None:
-        other.change_password("ada", SECOND)
-        renew(*args)
+    def changed_first(*args: str) -> str:
+        change(other, FIRST, SECOND)
+        return renewed(*args)
 
-    monkeypatch.setattr(accounts, "_renew", changed_first)
-    assert accounts.verify("ada", FIRST)
+    monkeypatch.setattr(accounts, "_renewed", changed_first)
+    assert not accounts.verify("ada", FIRST)
     assert accounts.verify("ada", SECOND) and not accounts.verify("ada", FIRST)
+
+
+def test_two_who_renew_a_hash_at_the_same_time_both_get_in_and_can_change_the_password(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    users = {"ada": line(FIRST, CHEAP)}
+    accounts, other = open_accounts(users), open_accounts(users)
+    renewed = accounts._renewed
+    monkeypatch.setattr(accounts, "_renewed", lambda *args: other.verify("ada", FIRST) and renewed(*args))
+    proof = accounts.verify("ada", FIRST)
+    assert proof and accounts.change_password(proof, SECOND)
 
 
 def test_where_nothing_can_be_written_an_old_hash_still_signs_in(
@@ -201,22 +229,22 @@ def test_where_nothing_can_be_written_an_old_hash_still_signs_in(
 def test_a_changed_password_holds_in_every_process_and_after_a_restart(open_accounts: Open) -> None:
     here, there = open_accounts(), open_accounts()
     assert there.verify("ada", FIRST)
-    here.change_password("ada", SECOND)
+    change(here, FIRST, SECOND)
     for accounts in (here, there, open_accounts()):
         assert accounts.verify("ada", SECOND) and not accounts.verify("ada", FIRST)
 
 
 def test_a_line_changed_by_the_operator_wins_over_a_password_changed_before(open_accounts: Open) -> None:
-    open_accounts().change_password("ada", SECOND)
+    change(open_accounts(), FIRST, SECOND)
     reset = open_accounts({"ada": line("the operator says so")})
     assert reset.verify("ada", "the operator says so") and not reset.verify("ada", SECOND)
-    reset.change_password("ada", FIRST + FIRST)
+    assert change(reset, "the operator says so", FIRST + FIRST)
     assert reset.verify("ada", FIRST + FIRST)
 
 
 def test_a_demo_password_changed_survives_a_restart_and_gives_way_to_another_demo_password(open_accounts: Open) -> None:
     """Every process makes the demo account's hash by itself, and a developer's site restarts at each changed file."""
-    open_accounts({}, demo={"ada": "cloakroom"}).change_password("ada", SECOND)
+    change(open_accounts({}, demo={"ada": "cloakroom"}), "cloakroom", SECOND)
     again = open_accounts({}, demo={"ada": "cloakroom"})
     assert again.verify("ada", SECOND) and not again.verify("ada", "cloakroom")
     assert open_accounts({}, demo={"ada": "another one"}).verify("ada", "another one")
@@ -224,7 +252,7 @@ def test_a_demo_password_changed_survives_a_restart_and_gives_way_to_another_dem
 
 def test_an_account_that_is_not_configured_has_no_password_to_change(accounts: Accounts, path: Path) -> None:
     with pytest.raises(KeyError):
-        accounts.change_password("eve", SECOND)
+        accounts.change_password(Proof("eve", 0.0, HASH), SECOND)
     assert not path.exists()
 
 
@@ -233,26 +261,22 @@ def test_sessions_are_valid_since_the_last_revocation_in_every_process(accounts:
     before = time.time()
     accounts.revoke("ada")
     since = accounts.valid_since("ada")
-    assert since is not None and before <= since <= time.time()
+    assert since is not None and before < since <= time.time() + 0.002
     assert in_another_process(path, "accounts.revoke('ada')") == ""
     later = accounts.valid_since("ada")
     assert later is not None and later > since
 
 
-def test_a_revocation_outlives_a_changed_line_and_a_clock_set_back(
-    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_revocation_outlives_a_changed_line(open_accounts: Open) -> None:
     accounts = open_accounts()
     accounts.revoke("ada")
     since = accounts.valid_since("ada")
-    monkeypatch.setattr(time, "time", lambda: 1000.0)
-    accounts.revoke("ada")
-    accounts.change_password("ada", SECOND)
+    change(accounts, FIRST, SECOND)
     assert open_accounts({"ada": line(SECOND)}).valid_since("ada") == since
 
 
 def test_a_removed_account_has_no_valid_session_and_no_password(open_accounts: Open) -> None:
-    open_accounts().change_password("ada", SECOND)
+    change(open_accounts(), FIRST, SECOND)
     removed = open_accounts({"bob": line(FIRST)})
     assert removed.valid_since("ada") is None
     assert not removed.verify("ada", SECOND) and not removed.verify("ada", FIRST)
@@ -275,6 +299,123 @@ def test_writers_at_the_same_time_all_get_through(open_accounts: Open) -> None:
     assert len(list(Path(writers[0]._changes._path).parent.iterdir())) == 1, "something was left behind"
 
 
+# --- what happens while a password is looked at -----------------------------------------------------------------------
+
+
+class Clock:
+    """Stands still until it is told otherwise."""
+
+    now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen once, while the next password is being hashed."""
+    fits = hashes.Hasher._fits
+
+    def slow(self: hashes.Hasher, hash: str, data: bytes) -> bool:
+        monkeypatch.setattr(hashes.Hasher, "_fits", fits)
+        right = fits(self, hash, data)
+        happens()
+        return right
+
+    monkeypatch.setattr(hashes.Hasher, "_fits", slow)
+
+
+def test_an_old_password_looked_at_while_it_is_changed_proves_nothing(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts, other = open_accounts(), open_accounts()
+    meanwhile(monkeypatch, lambda: change(other, FIRST, SECOND))
+    assert not accounts.verify("ada", FIRST)
+    assert accounts.verify("ada", SECOND)
+
+
+@pytest.mark.parametrize("ticks", [0.0, 5.0])
+def test_a_proof_is_older_than_a_revocation_that_came_while_it_was_made(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch, ticks: float
+) -> None:
+    """Also in the same tick of the clock; and one that is made after it is not."""
+    clock = Clock()
+    accounts = open_accounts(clock=clock)
+
+    def revoked() -> None:
+        clock.now += ticks
+        accounts.revoke("ada")
+
+    meanwhile(monkeypatch, revoked)
+    before, after = accounts.verify("ada", FIRST), accounts.verify("ada", FIRST)
+    since = accounts.valid_since("ada")
+    assert before and after and since
+    assert before.moment < since <= after.moment
+
+
+def test_a_revocation_that_waits_for_the_disk_is_later_than_a_proof_begun_meanwhile(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The revocation asks for the time when nobody can read the old row any more, and not when it is called."""
+    clock = Clock()
+    accounts = open_accounts(clock=clock)
+    accounts.revoke("ada")
+    proofs = []
+    connect = changes.Changes._connect
+
+    def waits(path: Path) -> sqlite3.Connection:
+        if not proofs:
+            proofs.append(None)
+            clock.now += 1.0
+            proofs.append(open_accounts(clock=clock).verify("ada", FIRST))
+        return connect(path)
+
+    monkeypatch.setattr(changes.Changes, "_connect", staticmethod(waits))
+    accounts.revoke("ada")
+    proof, since = proofs[1], accounts.valid_since("ada")
+    assert proof and since and proof.moment < since
+
+
+def test_a_clock_that_was_ahead_locks_nobody_out_and_is_noted(open_accounts: Open) -> None:
+    clock = Clock()
+    accounts = open_accounts(clock=clock)
+    sessions.install()
+    clock.now += 3600
+    accounts.revoke("ada")
+    clock.now -= 3600
+    ahead = accounts.valid_since("ada")
+    with logged() as lines:
+        proof = accounts.verify("ada", FIRST)
+    assert proof and proof.moment == ahead and lines == ["the last revocation is ahead of the clock account=ada"]
+    accounts.revoke("ada")
+    later = accounts.valid_since("ada")
+    assert later and later > proof.moment, "the clock is still behind, and the proof is revoked all the same"
+    clock.now += 3600 - 30
+    with logged() as lines:
+        assert accounts.verify("ada", FIRST)
+    assert lines == [], "clocks differ by seconds"
+
+
+@pytest.mark.parametrize("before", ["nothing", "revoked", "changed"])
+def test_of_two_password_changes_at_once_the_second_changes_nothing(open_accounts: Open, before: str) -> None:
+    accounts, other, first = open_accounts(), open_accounts(), FIRST
+    if before == "revoked":
+        accounts.revoke("ada")
+    elif before == "changed":
+        change(accounts, FIRST, first := "an apple a day keeps")
+    proofs = accounts.verify("ada", first), other.verify("ada", first)
+    assert proofs[0] and proofs[1]
+    assert accounts.change_password(proofs[0], SECOND)
+    assert not other.change_password(proofs[1], FIRST + FIRST)
+    assert accounts.verify("ada", SECOND) and not accounts.verify("ada", FIRST + FIRST)
+
+
+def test_a_proof_of_a_line_that_the_operator_has_replaced_changes_nothing(open_accounts: Open) -> None:
+    proof = open_accounts().verify("ada", FIRST)
+    reset = open_accounts({"ada": line("the operator says so")})
+    assert proof and not reset.change_password(proof, SECOND)
+    assert reset.verify("ada", "the operator says so")
+
+
 # --- the file ---------------------------------------------------------------------------------------------------------
 
 
@@ -283,14 +424,14 @@ def test_the_file_is_made_by_the_first_change_and_for_its_owner_alone(accounts: 
     assert not path.parent.exists()
     before = os.umask(0)
     try:
-        accounts.change_password("ada", SECOND)
+        change(accounts, FIRST, SECOND)
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o777 == 0o600 and path.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_no_password_and_no_older_hash_is_in_the_file(accounts: Accounts, path: Path) -> None:
-    accounts.change_password("ada", SECOND)
+    change(accounts, FIRST, SECOND)
     kept = path.read_bytes()
     assert SECOND.encode() not in kept and kept.count(b"$argon2id$") == 1
 
@@ -306,7 +447,7 @@ def test_asking_writes_nothing(accounts: Accounts, path: Path) -> None:
 def test_where_nothing_can_be_written_one_signs_in_but_keeps_the_old_password(open_accounts: Open) -> None:
     accounts = open_accounts(at=Path("/proc/none/accounts.sqlite"))
     assert accounts.valid_since("ada") == 0.0
-    said = unavailable(accounts.change_password, "ada", SECOND)
+    said = unavailable(change, accounts, FIRST, SECOND)
     assert said == "New passwords cannot be kept here just now. Nothing was changed: your old password still holds."
     assert accounts.verify("ada", FIRST) and not accounts.verify("ada", SECOND)
     with pytest.raises(sessions.Unavailable, match="cannot be written"):
@@ -342,7 +483,7 @@ def test_a_file_that_cannot_be_read_any_more_is_not_an_empty_one(
     accounts: Accounts, path: Path, harm: Callable[[Path], None]
 ) -> None:
     """Else revoked sessions and old passwords would be good again."""
-    accounts.change_password("ada", SECOND)
+    change(accounts, FIRST, SECOND)
     assert accounts.valid_since("ada") == 0.0
     harm(path)
     with pytest.raises(sessions.Unavailable):
@@ -353,12 +494,32 @@ def test_a_file_that_cannot_be_read_any_more_is_not_an_empty_one(
 
 
 def test_a_backup_put_in_the_place_of_the_file_is_read(accounts: Accounts, path: Path) -> None:
-    accounts.change_password("ada", SECOND)
+    change(accounts, FIRST, SECOND)
     shutil.copy(path, path.with_name("backup"))
-    accounts.change_password("ada", FIRST + FIRST)
+    change(accounts, SECOND, FIRST + FIRST)
     assert accounts.verify("ada", FIRST + FIRST)
     path.with_name("backup").replace(path)
     assert accounts.verify("ada", SECOND) and not accounts.verify("ada", FIRST + FIRST)
+
+
+def test_a_start_without_a_file_of_changes_says_so_where_accounts_are_configured(open_accounts: Open) -> None:
+    """Old passwords and ended sessions are back if it was lost. A site with no account but the demo's has none."""
+    sessions.install()
+    with logged() as lines:
+        accounts = open_accounts()
+        open_accounts({}, demo={"ada": "cloakroom"})
+        change(accounts, FIRST, SECOND)
+        open_accounts()
+    assert len(lines) == 1 and lines[0].startswith("no password was ever changed here, or that file is lost file=")
+
+
+@pytest.mark.parametrize(
+    ("memory", "passes", "weak"),
+    [(19456, 2, False), (19455, 2, True), (19456, 1, True), (65536, 3, False), (47104, 1, False), (47103, 1, True),
+     (7168, 5, False), (7167, 9, True), (64, 1, True)],
+)  # fmt: skip
+def test_a_hash_below_the_least_that_owasp_asks_for_is_weak(memory: int, passes: int, weak: bool) -> None:
+    assert hashes.is_weak(HASH.replace("m=64,t=1", f"m={memory},t={passes}")) is weak
 
 
 # --- many at once -----------------------------------------------------------------------------------------------------
@@ -385,5 +546,5 @@ def test_two_hashes_are_computed_at_a_time_and_who_waits_too_long_is_told(
         finally:
             go_on.set()
         assert said == "Many people are signing in just now. Please try again in a moment."
-        assert [answer.result(10) for answer in first] == [True, True]
+        assert all(answer.result(10) for answer in first)
     assert accounts.verify("ada", FIRST)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -310,31 +310,120 @@ def test_a_visitor_cannot_choose_the_address_that_is_counted(guarded: Site) -> N
             assert answer.status == 429
 
 
-def sign_in_here(application: Any, name: str, password: str) -> int:
-    """Send the login form to an application in this process, and return the status."""
-    body = urlencode({"username": name, "password": password}).encode()
+def send_here(application: Any, path: str, form: dict[str, str], jar: dict[str, str]) -> int:
+    """Send a form to an application in this process, and return the status."""
+    body = urlencode(form).encode()
     environ: dict[str, Any] = {
-        "REQUEST_METHOD": "POST", "PATH_INFO": "/login", "wsgi.input": io.BytesIO(body), "REMOTE_ADDR": new_address(),
+        "REQUEST_METHOD": "POST", "PATH_INFO": path, "wsgi.input": io.BytesIO(body), "REMOTE_ADDR": new_address(),
         "CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": "application/x-www-form-urlencoded",
+        "HTTP_ACCEPT": "application/json", "HTTP_COOKIE": "; ".join(f"{name}={value}" for name, value in jar.items()),
     }  # fmt: skip
     setup_testing_defaults(environ)
-    statuses: list[str] = []
-    answer = application(environ, lambda status, headers, error=None: statuses.append(status))
+    started: list[Any] = []
+    answer = application(environ, lambda status, headers, error=None: started.append((status, headers)))
     try:
-        b"".join(answer)
+        body = b"".join(answer)
     finally:
         answer.close()
-    return int(statuses[-1][:3])
+    status, headers = started[-1]
+    leaks.spool.answered(f"POST {path}", headers, body)
+    for name, value in headers:
+        if name.lower() == "set-cookie":
+            key, _, rest = value.partition("=")
+            jar[key] = rest.partition(";")[0]
+    return int(status[:3])
+
+
+def sign_in_here(application: Any, name: str, password: str, jar: dict[str, str] | None = None) -> int:
+    """Send the login form to an application in this process, and return the status."""
+    return send_here(application, "/login", {"username": name, "password": password}, {} if jar is None else jar)
+
+
+@pytest.fixture
+def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
+    """The site in this process."""
+    monkeypatch.setenv("DEMO_PASSWORD", PASSWORD)
+    monkeypatch.setenv("ACCOUNTS_PATH", str(tmp_path / "accounts.sqlite"))
+    application = app.create_app("ram")
+    yield application
+    sessions.close_stores(application)
+
+
+def in_between(function: Callable[..., int], *args: Any) -> int:
+    """Call it in a thread of its own: what CherryPy knows of a request belongs to its thread."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(function, *args).result(30)
+
+
+def while_hashing(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
+    """Let something happen once, while the next password is being hashed."""
+    verify = argon2.PasswordHasher.verify
+
+    def slow(*args: Any) -> bool:
+        monkeypatch.setattr(argon2.PasswordHasher, "verify", verify)
+        right = verify(*args)
+        happens()
+        return right
+
+    monkeypatch.setattr(argon2.PasswordHasher, "verify", slow)
+
+
+NEW = "a purple umbrella over 9 teapots"
+
+
+def test_a_sign_in_with_the_old_password_under_way_while_the_owner_changes_it_gets_nowhere(
+    application: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting for a turn to be hashed takes seconds under load (ASVS 7.4.3)."""
+    owner: dict[str, str] = {}
+    thief: dict[str, str] = {}
+    assert sign_in_here(application, "ada", PASSWORD, owner) == 303
+    form = {"current": PASSWORD, "new": NEW, "again": NEW, "end_others": "yes"}
+    while_hashing(monkeypatch, lambda: in_between(send_here, application, "/account/password", form, owner))
+    assert sign_in_here(application, "ada", PASSWORD, thief) == 403
+    assert sign_in_here(application, "ada", NEW) == 303
+
+
+def test_a_sign_in_under_way_while_all_others_are_ended_is_one_of_them(
+    application: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ASVS 7.4.3: it was proved before."""
+    owner: dict[str, str] = {}
+    other: dict[str, str] = {}
+    assert sign_in_here(application, "ada", PASSWORD, owner) == 303
+    form = {"end": "others", "password": PASSWORD}
+    while_hashing(monkeypatch, lambda: in_between(send_here, application, "/account/sessions", form, owner))
+    assert sign_in_here(application, "ada", PASSWORD, other) == 303
+    assert send_here(application, "/account/sessions", {}, other) == 401
+    assert send_here(application, "/account/sessions", {}, owner) == 400, "signed in, and it says what to end"
+
+
+def test_of_two_password_changes_under_way_only_one_is_made(application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second has proved the old password only (ASVS 6.2.3)."""
+    jars: list[dict[str, str]] = [{}, {}]
+    for jar in jars:
+        assert sign_in_here(application, "ada", PASSWORD, jar) == 303
+    forms = [{"current": PASSWORD, "new": new, "again": new} for new in (NEW, NEW[::-1])]
+    accounts = application.config["/"]["tools.sessions.accounts"]
+    change, statuses = accounts.change_password, []
+
+    def later(*args: Any) -> bool:
+        monkeypatch.setattr(accounts, "change_password", change)
+        statuses.append(in_between(send_here, application, "/account/password", forms[0], jars[0]))
+        return bool(change(*args))
+
+    monkeypatch.setattr(accounts, "change_password", later)
+    statuses.append(send_here(application, "/account/password", forms[1], jars[1]))
+    assert statuses == [303, 403]
+    assert sign_in_here(application, "ada", NEW) == 303 and sign_in_here(application, "ada", NEW[::-1]) == 403
 
 
 ATTEMPTS = [("ada", PASSWORD), ("ada", GUESS), ("nobody", GUESS), ("", ""), ("ada", ""), ("ada", "x" * 5000),
             ("nobody", "x" * 5000), ("ada\0", GUESS), ("x" * 5000, GUESS)]  # fmt: skip
 
 
-def test_every_sign_in_costs_the_same_one_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_sign_in_costs_the_same_one_hash(application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Timing: an unknown name takes as long as a known one, which is counted and not clocked (ASVS 6.3.8)."""
-    monkeypatch.setenv("DEMO_PASSWORD", PASSWORD)
-    application = app.create_app("ram")
     verify = argon2._password_hasher.verify_secret
     hashed: list[bytes] = []
 
@@ -344,11 +433,8 @@ def test_every_sign_in_costs_the_same_one_hash(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr("argon2._password_hasher.verify_secret", counted)
     monkeypatch.setattr("argon2._password_hasher.hash_secret", None)  # nor is one made meanwhile
-    try:
-        for number, (name, password) in enumerate(ATTEMPTS, start=1):
-            assert sign_in_here(application, name, password) == (303 if password == PASSWORD else 403)
-            assert len(hashed) == number, (name[:10], password[:10])
-    finally:
-        sessions.close_stores(application)
+    for number, (name, password) in enumerate(ATTEMPTS, start=1):
+        assert sign_in_here(application, name, password) == (303 if password == PASSWORD else 403)
+        assert len(hashed) == number, (name[:10], password[:10])
     [parameters] = {hash.rpartition(b"$")[0].rpartition(b"$")[0] for hash in hashed}
     assert parameters.startswith(b"$argon2id$")

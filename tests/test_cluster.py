@@ -15,6 +15,7 @@ from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
+import argon2
 import pytest
 
 import settings
@@ -69,7 +70,7 @@ def cluster(
     profile, environ = backend
     config: dict[str, Any] = settings.read(BEHIND_PROXY)
     config["global"]["server.drain"] = 0.8  # shorter, as are the balancer's checks
-    config["users"] = {"ada": hashing.line(PASSWORD)}
+    config["users"] = {"ada": hashing.line(PASSWORD, argon2.profiles.RFC_9106_LOW_MEMORY)}
     leaks.spool.password(PASSWORD)
     storage = places()
     with ExitStack() as stack:

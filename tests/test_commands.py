@@ -221,12 +221,12 @@ def test_a_public_address_has_no_demo_account_and_the_console_says_so() -> None:
 
 def test_another_server_has_the_demo_account_only_if_its_password_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     built: list[object] = []
-    monkeypatch.setattr(app, "build", lambda _settings, _profiles, demo, *hint: built.append((demo, hint)))
+    monkeypatch.setattr(app, "build", lambda _settings, _profiles, demo, **production: built.append((demo, production)))
     monkeypatch.delenv("DEMO_PASSWORD", raising=False)
     app.create_app("ram")
     monkeypatch.setenv("DEMO_PASSWORD", GIVEN)
     app.create_app("ram")
-    assert built == [({}, ()), ({"ada": GIVEN}, ())]
+    assert built == [({}, {"production": False}), ({"ada": GIVEN}, {"production": False})]
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------

@@ -49,6 +49,23 @@ def test_a_signal_stops_the_site_cleanly_and_soon(signum: int) -> None:
             connection.close()
 
 
+class Mute(Site):
+    """A site that cannot print where it is."""
+
+    @property
+    def url(self) -> str:
+        """The address that it was given."""
+        return f"http://127.0.0.1:{self.port}"
+
+
+def test_a_site_whose_welcome_nobody_can_read_serves_and_stops_all_the_same() -> None:
+    command = f"{sys.executable} {ROOT / 'app.py'} --profile ram > /dev/full"
+    with Mute(command=command, port=free_port()) as site:
+        assert site.request("GET", "/counter")[0].status == 200
+        assert site.stop() == 0
+        assert "standard output is closed: No space left on device" in site.output()
+
+
 def test_every_answer_carries_the_headers_and_the_look_of_the_site() -> None:
     with Site("ram") as site:
         answers = [site.request("GET", path) for path in ("/", "/static/favicon.svg", "/nothing", "/static/nothing")]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import pwd
 import re
 import socket
 import subprocess
@@ -37,6 +38,11 @@ _numbers = itertools.count()
 def a_site(profile: str, place: str) -> cherrypy.Application:
     """The factory of these tests: the same site as that of the fixture, opened once more, as by another process."""
     return application(Pages(), accounts=ACCOUNTS, **options_of(profile, Path(place)))
+
+
+def a_site_in_production(profile: str, place: str, production: bool = False) -> cherrypy.Application:
+    assert production is True
+    return a_site(profile, place)
 
 
 def a_site_without_accounts(profile: str, place: str) -> cherrypy.Application:
@@ -191,6 +197,13 @@ def test_to_look_disturbs_nobody(site: Club, operator: Operator, user: str) -> N
     assert browser.user() == user
     if FACTS[operator.backend].purges:
         assert site.store.load(expired) is not None
+
+
+@only_file
+def test_the_site_is_made_for_production_only_when_asked(site: Club, operator: Operator) -> None:
+    assert operator("list", "--production", app="a_site_in_production").status == 0
+    assert "AssertionError" in operator.refused("list", app="a_site_in_production")
+    assert "production" in operator.refused("list", "--production")  # a factory that knows of none
 
 
 # -------------------------------------------------------------------- revoke
@@ -404,6 +417,44 @@ def test_a_wrong_name_of_the_site_is_told(app: str, capsys: pytest.CaptureFixtur
     assert re.fullmatch(r"python -m sessions: error: --app [^\n]+MODULE:FUNCTION\n", line), line
 
 
+# -------------------------------------------------------------------- as which account
+
+
+@pytest.fixture
+def root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A folder of somebody else, for the console of root; whoever runs the tests may be root or not."""
+    if os.geteuid() == 0:
+        os.chown(tmp_path, pwd.getpwnam("nobody").pw_uid, -1)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", ["list", "revoke", "purge"])
+def test_root_is_told_to_be_the_account_of_the_site(
+    command: str, root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What root made among the files of the site, the site could not read."""
+    owner = root.owner()
+    (root / "sessions").mkdir(mode=0o700)
+    os.chown(root / "sessions", root.stat().st_uid, -1)
+    arguments = [] if command == "purge" else ["--user", "ada"]
+    line = Operator(capsys, "file", root).refused(command, *arguments)
+    assert f"{str(root / 'sessions')!r} is kept by the account {owner}, and this is root: " in line
+    assert line.endswith(f"sudo -u {owner}\n")
+
+
+def test_the_file_of_the_accounts_belongs_to_the_site_too(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = root / "later" / "accounts.sqlite"
+    monkeypatch.setenv("ACCOUNTS_PATH", str(path))
+    monkeypatch.delenv("DEMO_PASSWORD", raising=False)
+    with pytest.raises(SystemExit, match="2"):
+        main(["revoke", "--user", "ada", "--profile", "ram"])
+    assert f"{str(path)!r} is kept by the account {root.owner()}, and this is root" in capsys.readouterr().err
+    assert not path.parent.exists()
+
+
 # -------------------------------------------------------------------- as a program
 
 
@@ -418,6 +469,21 @@ def test_the_site_of_the_project_is_found_from_its_folder(tmp_path: Path) -> Non
         ended = program("list", "--profile", "file", STORAGE_PATH=str(tmp_path / "sessions"), PYTHONSAFEPATH="")
         assert (ended.returncode, ended.stderr) == (0, "")
         assert ended.stdout.splitlines()[1].split()[:2] == [reference(browser), "ada"]
+
+
+def test_what_only_production_sets_holds_with_production(tmp_path: Path) -> None:
+    """Another folder, another name of the cookie: without --production these are other sessions."""
+    extra = tmp_path / "my.conf"
+    moved = tmp_path / "moved"
+    extra.write_text(f"[production]\ntools.sessions.storage_path = {str(moved)!r}\n")
+    options = ("list", "--profile", "file", "--config", str(extra))
+    with club("file", tmp_path, name="__Host-session_id", secure=True, storage_path=str(moved)) as site:
+        browser = site.member()
+        ended = program(*options, "--production")
+        assert (ended.returncode, ended.stderr) == (0, "")
+        assert ended.stdout.splitlines()[1].split()[0] == sessions.reference(browser.jar["__Host-session_id"])
+        without = program(*options, STORAGE_PATH=str(tmp_path / "sessions"))
+        assert (without.returncode, without.stderr, without.stdout.count("\n")) == (0, "", 1)
 
 
 def test_a_wrong_profile_of_the_project_is_one_line() -> None:

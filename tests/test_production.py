@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from urllib.parse import urlencode
 
 import argon2
 import cherrypy
@@ -18,6 +20,7 @@ import production
 import sessions
 from server import TrustedProxy
 from settings import SITE_CONF, Sections, StartError, load_settings, read
+from tests import hashing
 from tests.site import Site, folder, run
 from tests.visitor import Answer, Visitor
 from tests.witness import JSON, SECURITY, place
@@ -60,10 +63,18 @@ UNSAFE: dict[str, dict[str, Any]] = {
     "steps of sessions in the log": {"tools.sessions.debug": True},
     "no secret": {"tools.sessions.secret": ""},
     "forms of other sites": {"tools.same_origin.on": False},
+    "sessions of CherryPy's own": {"tools.sessions.storage_class": cherrypy.lib.sessions.FileSession},
     "cookies in the log": {"tools.log_headers.on": True},
     "tracebacks": {"request.show_tracebacks": True},
     "names of parameters": {"request.show_mismatched_params": True},
+    "a policy of a page": {"tools.response_headers.headers": [("content-security-policy", "default-src *")]},
+    "another address": {"tools.proxy.on": True, "tools.proxy.remote": "X-Client"},
+    "another host": {"tools.proxy.on": True, "tools.proxy.local": "Origin"},
+    "another scheme": {"tools.proxy.on": True, "tools.proxy.scheme": "X-Ssl"},
     "everybody a proxy": {"tools.proxy.on": True, "wsgi.proxy.trusted": ["10.0.0.0/8", "0.0.0.0/0"]},
+    "everybody by a mask": {"tools.proxy.on": True, "wsgi.proxy.trusted": ["0.0.0.0/0.0.0.0"]},
+    "everybody in two halves": {"tools.proxy.on": True, "wsgi.proxy.trusted": ["0.0.0.0/1", "128.0.0.0/1"]},
+    "everybody in IPv6": {"tools.proxy.on": True, "wsgi.proxy.trusted": ["::1", "2000::/3"]},
     "no headers": {"wsgi.headers.always": []},
     "no policy": policy(""),
     "inline scripts": policy(STRICT.replace("'self'", "'self' 'unsafe-inline'")),
@@ -71,6 +82,11 @@ UNSAFE: dict[str, dict[str, Any]] = {
     "evaluated scripts": policy(STRICT + "; script-src 'self' 'unsafe-eval'"),
     "scripts of anybody": policy(STRICT + "; script-src https:"),
     "scripts in addresses": policy(STRICT + "; script-src-elem 'self' data:"),
+    "scripts of any host": policy(STRICT + "; script-src https://*"),
+    "scripts of any port": policy(STRICT + "; script-src *:443"),
+    "scripts of any path": policy(STRICT + "; script-src wss://*:*/x"),
+    "scripts behind a tab": policy("script-src\t*; " + STRICT),
+    "scripts of files": policy(STRICT + "; worker-src filesystem:"),
     "no policy for the rest": policy(STRICT.replace("default-src 'self'; ", "")),
     "in anybody's frame": policy(STRICT.replace("; frame-ancestors 'none'", "")),
     "in other frames": policy(STRICT.replace("frame-ancestors 'none'", "frame-ancestors https:")),
@@ -123,6 +139,54 @@ def test_what_nobody_sets_is_refused_where_the_default_is_unsafe() -> None:
 def test_an_unsafe_setting_of_one_path_is_refused_too() -> None:
     with pytest.raises(StartError, match=r"show_tracebacks.*\[/account\]"):
         app.create_app("ram", {"/account": {"request.show_tracebacks": True}}, production=True)
+
+
+def test_an_unsafe_setting_of_global_is_refused_too() -> None:
+    """CherryPy looks there for what neither the path nor [/] sets."""
+    with pytest.raises(StartError, match=r"httponly is False in \[global\]"):
+        app.create_app("ram", {"global": {"tools.sessions.httponly": False}}, production=True)
+    sessions.close_stores(app.create_app("ram", {"global": {"tools.sessions.secure": False}}, production=True))
+
+
+@pytest.mark.parametrize("section", ["global", "/", "/login"])
+def test_a_header_of_the_site_is_not_set_for_one_path(section: str) -> None:
+    for option in ("response.headers.Strict-Transport-Security", "response.headers.content-security-policy"):
+        with pytest.raises(StartError, match=rf"{option} is set in \[{section}\]"):
+            app.create_app("ram", {section: {option: "max-age=0"}}, production=True)
+    own: Sections = {"/login": {"tools.response_headers.headers": [("X-Mine", "1")], "response.headers.x-too": "2"}}
+    sessions.close_stores(app.create_app("ram", own, production=True))
+
+
+@pytest.mark.parametrize(("option", "value"), [("httponly", False), ("samesite", "None"), ("accounts", None)])
+def test_an_unsafe_setting_in_the_code_of_a_page_is_refused_too(
+    option: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(app.Counter.index._cp_config, f"tools.sessions.{option}", value)
+    with pytest.raises(StartError, match=rf"tools\.sessions\.{option}.*code"):
+        app.create_app("ram", production=True)
+
+
+PLACES = [("global", False), ("/", False), ("/account", False), ("/account", True), ("production", True)]
+
+
+@pytest.mark.parametrize(("section", "in_production"), PLACES)
+def test_nothing_but_the_site_says_which_accounts_end_a_session(section: str, in_production: bool) -> None:
+    with pytest.raises(StartError, match=r"tools\.sessions\.accounts.*take it out"):
+        app.create_app("ram", {section: {"tools.sessions.accounts": None}}, production=in_production)
+
+
+def test_a_hash_that_is_cheap_to_guess_at_is_refused() -> None:
+    def parameters(memory: int, passes: int) -> argon2.Parameters:
+        return dataclasses.replace(hashing.CHEAP, memory_cost=memory, time_cost=passes)
+
+    for memory, passes in ((64, 1), (19455, 2), (19456, 1)):
+        cheap = hashing.line(PASSWORD, parameters(memory, passes))
+        with pytest.raises(StartError, match=r"'bob' in \[users\].*hash-password bob") as refusal:
+            app.create_app("ram", {"users": {"bob": cheap}}, production=True)
+        assert cheap not in str(refusal.value)
+        sessions.close_stores(app.create_app("ram", {"users": {"bob": cheap}}))
+    least = hashing.line(PASSWORD, parameters(19456, 2))
+    sessions.close_stores(app.create_app("ram", {"users": {"bob": least}}, production=True))
 
 
 def test_production_has_no_demo_account(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -355,12 +419,21 @@ class Added:
         return "changed"
 
 
-def called(application: Any, method: str, path: str, scheme: str = "http", **headers: str) -> tuple[str, Any, bytes]:
+def called(
+    application: Any,
+    method: str,
+    path: str,
+    scheme: str = "http",
+    form: bytes = b"",
+    address: str = "127.0.0.1",
+    **headers: str,
+) -> tuple[str, Any, bytes]:
     """Call a WSGI application once; status, headers and body."""
     environ = {
         "REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": "", "SERVER_NAME": "site",
-        "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "site", "REMOTE_ADDR": "127.0.0.1",
-        "wsgi.url_scheme": scheme, "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO(),
+        "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "site", "REMOTE_ADDR": address,
+        "CONTENT_TYPE": "application/x-www-form-urlencoded", "CONTENT_LENGTH": str(len(form)),
+        "wsgi.url_scheme": scheme, "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(form), "wsgi.errors": io.StringIO(),
         "wsgi.multithread": False, "wsgi.multiprocess": False, "wsgi.run_once": False,
         **{f"HTTP_{name.upper()}": value for name, value in headers.items()},
     }  # fmt: skip
@@ -384,6 +457,32 @@ def test_a_page_that_somebody_adds_is_covered_for_every_method_that_changes_some
         assert called(application, "POST", "/added/", origin="http://site")[0].startswith("200")
         assert called(application, "GET", "/added/", origin="https://evil.example")[0].startswith("200")
         assert Added.changed == 2
+    finally:
+        sessions.close_stores(application)
+
+
+# --- the demo account of another server ------------------------------------------------------------------------------
+
+
+def test_without_production_the_demo_account_is_for_this_machine_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DEMO_PASSWORD", PASSWORD)
+    application = app.create_app("ram")
+
+    def sign_in(password: str, address: str, host: str) -> tuple[str, bytes, list[tuple[int, int]]]:
+        form = urlencode({"username": "ada", "password": password}).encode()
+        with hashing.computed() as costs:
+            status, _, body = called(application, "POST", "/login", form=form, address=address, host=host)
+        return status[:3], body, list(costs)
+
+    try:
+        for address, host in (("127.0.0.1", "localhost:8000"), ("::1", "[::1]"), ("::ffff:127.0.0.1", "127.0.0.1")):
+            assert sign_in(PASSWORD, address, host)[0] == "303"
+        wrong = sign_in("wrong", "192.0.2.8", "localhost")
+        assert wrong[0] == "403"
+        assert sign_in(PASSWORD, "192.0.2.9", "localhost") == wrong
+        assert sign_in(PASSWORD, "::", "localhost") == wrong
+        assert sign_in(PASSWORD, "", "localhost") == wrong, "a Unix socket"
+        assert sign_in(PASSWORD, "127.0.0.1", "evil.example")[::2] == wrong[::2]
     finally:
         sessions.close_stores(application)
 

@@ -211,6 +211,13 @@ def test_the_password_is_not_changed_by_whoever_does_not_know_it(site: Site, ada
     signed_in(site)
 
 
+def test_nothing_is_said_of_a_new_password_to_whoever_does_not_know_the_current_one(ada: Witness) -> None:
+    """To judge one takes up to a third of a second, which no throttle would bound."""
+    for new in ("short", "passwordpassword"):
+        answer = ada.post("/account/password", {"current": "guess", "new": new, "again": new})
+        assert answer.status == 403 and "new-error" not in answer.text
+
+
 def test_guesses_at_the_current_password_are_slowed_down_like_those_at_the_sign_in(ada: Witness) -> None:
     form = {"current": "guess", "new": NEW, "again": NEW}
     answers: list[Answer] = []

@@ -171,6 +171,42 @@ def test_a_cookie_with_an_impossible_name_is_listed_and_can_be_deleted(visitor: 
         assert line.encode("latin-1").decode().startswith(f"{name}=; ") and "Max-Age=0" in line
 
 
+ELSEWHERE = [{"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}, {"Origin": "https://evil.example"}]
+
+
+@pytest.mark.parametrize("told", ELSEWHERE)
+def test_a_link_of_another_site_sets_no_cookie(visitor: Witness, told: dict[str, str]) -> None:
+    """A hundred of them would make every later request too big."""
+    for headers in ({}, JSON):
+        answer = visitor.get("/cookie/set?name=a&value=1", **told, **headers)
+        assert (answer.status, answer.set_cookie) == (403, []) and "/cookie/" in answer.text
+    assert visitor.get("/cookie/read", **told).status == 200
+    for own in ({}, {"Sec-Fetch-Site": "none"}, {"Sec-Fetch-Site": "same-origin"}):
+        assert visitor.get("/cookie/set?name=a&value=1", **own).set_cookie
+
+
+def test_cookies_that_are_set_one_by_one_never_close_the_site(visitor: Witness) -> None:
+    """Where a browser does not say whose link it follows."""
+    answers = [visitor.get(f"/cookie/set?name=c{n}&value={'x' * 4000}", **JSON) for n in range(20)]
+    assert [answer.status for answer in answers[:4]] == [200] * 4 and answers[-1].status == 400
+    assert "Delete some first" in answers[-1].json["error"] and not answers[-1].set_cookie
+    assert visitor.get("/cookie/read").status == 200
+
+
+@pytest.mark.parametrize(("letter", "sent"), [("x", 1), ('"', 2), ("é", 8)])
+def test_a_cookie_is_as_big_as_browsers_take_and_no_bigger(visitor: Witness, letter: str, sent: int) -> None:
+    """As it is sent, which may be much more than what was typed."""
+    name = "name" if sent == 1 else "na"  # with two quotation marks around its value
+
+    def set_cookie(letters: int) -> Answer:
+        return visitor.get(f"/cookie/set?{urlencode({'name': name, 'value': letter * letters})}", **JSON)
+
+    fits = set_cookie(4092 // sent)
+    assert fits.status == 200 and len(fits.set_cookie[0].partition(";")[0]) in range(4090, 4098)  # with an equals sign
+    over = set_cookie(4092 // sent + 1)
+    assert over.status == 400 and "at most 4096" in over.json["error"] and not over.set_cookie
+
+
 # --- session ids ------------------------------------------------------------------------------------------------------
 
 IDS = {

@@ -80,6 +80,46 @@ def test_signing_in_never_leads_to_another_site(visitor: Witness, target: str) -
     assert "x" not in visitor.cookies
 
 
+TAKEN = [("/login", "username"), ("/login", "password"), ("/account/password", "current"), ("/account/password", "new"),
+         ("/account/password", "again"), ("/account/sessions", "password")]  # fmt: skip
+
+
+@one_profile
+@pytest.mark.parametrize(("path", "field"), TAKEN)
+def test_a_password_in_an_address_is_refused(ada: Witness, path: str, field: str) -> None:
+    """An address is kept in logs and histories; the form would work with it all the same (ASVS 14.2.1)."""
+    address = f"{path}?{field}=in-the-address"
+    form = {"username": "ada", "current": "x", "new": "y", "again": "y", "password": "x", "end": "others"}
+    taken = [*TAKEN, ("/account/sessions", "end")]
+    fields = {name: form[name] for page, name in taken if page == path and name != field}
+    before = dict(ada.cookies)
+    for answer in (ada.get(address, **JSON), ada.post(address, fields, **JSON)):
+        assert answer.status == answer.json["status"] == 400
+        assert f"The field '{field}' was in the address" in answer.json["error"]
+    assert "in-the-address" not in ada.get(address).text and ada.cookies == before
+
+
+HALF = "/+2AA-"  # in UTF-7: a slash and half of a surrogate pair, which no UTF-8 has
+UTF_7 = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-7"}
+HALVES = {
+    "/login": ["username", "password", "next", "stay"], "/name": ["first", "last"],
+    "/account/password": ["current", "new", "again", "end_others"], "/account/sessions": ["end", "password"],
+    "/cookie/delete": ["name"],
+}  # fmt: skip
+
+
+@one_profile
+@pytest.mark.parametrize("path", HALVES)
+def test_half_of_a_character_in_a_field_is_the_senders_mistake(ada: Witness, path: str) -> None:
+    sound = {"username": "ada", "password": PASSWORD, "current": PASSWORD, "next": "/counter"}
+    for field in HALVES[path]:
+        body = urlencode({name: HALF if name == field else sound.get(name, "x") for name in HALVES[path]})
+        for headers in (UTF_7, UTF_7 | JSON):
+            answer = ada.ask("POST", path, body, headers)
+            assert answer.status == 400, f"{field}: {answer.text}"
+    assert ada.get("/hello").status == ada.get("/login").status == 200
+
+
 # --- who is refused ---------------------------------------------------------------------------------------------------
 
 ELSEWHERE = [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"},
