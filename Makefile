@@ -46,7 +46,7 @@ run: .venv/run.stamp
 	@exec $(BIN)/python app.py $(ARGS)
 
 test: .venv/test.stamp chromium servers
-	@exec $(BIN)/python -m pytest $(ARGS)
+	@exec $(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests)
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .

@@ -101,7 +101,7 @@ def build(
 
     config["/"].update(site.error_pages())
     config["/"][ACCOUNTS_OPTION] = accounts
-    config["/"]["operators.paths"] = [path]
+    config["/"]["operators_paths"] = [path]
     config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
     app = cherrypy.Application(root, "", config)
     app.request_class = site.Request

@@ -19,6 +19,7 @@ class Proxy:
         port: where it listens.
         trips: the round trips so far.
         cut_next: True: the server's next answer is not passed on, and its connection is cut instead.
+        cut_to: only an answer to this counts as one: a pool may be opening another connection at the same moment.
     """
 
     def __init__(self, target: int) -> None:
@@ -29,6 +30,7 @@ class Proxy:
         self.port = int(self._listener.getsockname()[1])
         self.trips = 0
         self.cut_next = False
+        self.cut_to = b""
         threading.Thread(target=self._accept, daemon=True).start()
 
     @property
@@ -79,7 +81,7 @@ class Proxy:
         selector = selectors.DefaultSelector()
         selector.register(client, selectors.EVENT_READ, server)
         selector.register(server, selectors.EVENT_READ, client)
-        answered = True
+        answered, asked = True, b""
         with selector:
             while True:
                 for key, _ in selector.select():
@@ -88,13 +90,16 @@ class Proxy:
                         return
                     if key.fileobj is server:
                         answered = True
-                        if self.cut_next:
+                        if self.cut_next and self.cut_to in asked:
                             self.cut_next = False
                             return
-                    elif answered:
-                        answered = False
-                        with self._mutex:
-                            self.trips += 1
+                    else:
+                        asked = b"" if answered else asked
+                        asked += data
+                        if answered:
+                            answered = False
+                            with self._mutex:
+                                self.trips += 1
                     key.data.sendall(data)
 
     def __enter__(self) -> Proxy:

@@ -30,7 +30,7 @@ from .store import Store
 from .stored import ask
 from .table import stores
 
-_PATHS = "operators.paths"
+_PATHS = "operators_paths"
 _BATCH = 500  # records removed before the site has the store again
 _COLUMNS = ("reference", "user", "started", "seen", "ends", "remembered")
 
@@ -138,7 +138,7 @@ def _check_account(app: cherrypy.Application, found: list[Place]) -> None:
     """Raise ConfigError unless the files of the site belong to whoever runs this: what root made in their folder, such
     as the first revocation, the site could not read.
 
-    They are the folders of file sessions, and what the site lists as `operators.paths` of its [/]. A folder of root's
+    They are the folders of file sessions, and what the site lists as `operators_paths` of its [/]. A folder of root's
     tells nothing: it may be lent to a group.
     """
     stored = [dict(place.settings.store).get("storage_path") for place in found]

@@ -228,7 +228,7 @@ def test_a_password_is_changed_in_a_browser(browser: Browser) -> None:
         expect(page.get_by_label("Sign out everywhere else")).to_be_checked()
         page.get_by_label("Current password").fill(PASSWORD)
         page.get_by_label("New password", exact=True).fill("password")
-        page.get_by_label("New password again").fill("passwords")
+        page.get_by_label("New password again").fill("password")
         page.get_by_label("Sign out everywhere else").uncheck()
         press(page, "Change the password")
         field = page.get_by_label("New password", exact=True)

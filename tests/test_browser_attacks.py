@@ -167,15 +167,20 @@ def test_a_script_of_another_site_changes_and_reads_nothing(victim: Page, evil: 
 @one_profile
 def test_links_and_images_of_another_site_change_nothing(victim: Page, evil: str, site: Site) -> None:
     """No state changes on GET, whoever asks for it (ASVS 3.5.3)."""
-    for path in ("/logout", "/counter/reset", "/cookie/delete?name=session_id"):
+    refused = {"/logout": 405, "/counter/reset": 405, "/cookie/delete?name=session_id": 405}
+    lessons = {"/name?first=Evil&last=Link": 200, "/cookie/set?name=evil&value=1": 403}  # 200: the form, filled in
+    for path, status in (refused | lessons).items():
         with victim.expect_request(lambda request: request.resource_type == "image") as request:
             victim.goto(f"{evil}/image?url={site.url}{quote(path)}")  # which loads the image before it returns
         assert request.value.url == site.url + path
         victim.goto(f"{evil}/link?url={site.url}{quote(path)}")
         with victim.expect_navigation() as navigation:
             victim.get_by_role("link").click()
-        assert navigation.value.status == 405
+        assert navigation.value.status == status
     assert_unharmed(victim)
+    victim.goto(f"{site.url}/hello")
+    assert "Evil" not in victim.content()
+    assert "evil" not in [cookie["name"] for cookie in victim.context.cookies()]
 
 
 @one_profile

@@ -539,7 +539,7 @@ def test_a_connection_cut_during_a_save_leaves_the_old_record_or_the_new_one(ope
         store = open_store(f"postgresql://sessions@{proxy.address}/sessions")
         key = a_key(store)
         hold = store.acquire(key, LONG)
-        proxy.cut_next = True  # the server does it, and its answer gets lost
+        proxy.cut_next, proxy.cut_to = True, b"COMMIT"  # the server does it, and its answer gets lost
         with pytest.raises(Unavailable):
             hold.commit(a_record({"n": 2}))
         assert count_of(store.load(key)) == 2

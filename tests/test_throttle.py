@@ -370,14 +370,14 @@ def test_the_order_of_tries_never_lets_more_through_than_the_rules(slow: Throttl
 
 
 class Door:
-    """A page that asks the gate: /NAME/PASSWORD."""
+    """A page that asks the gate: /NAME/right or /NAME/wrong."""
 
     def __init__(self, gate: Gate) -> None:
         self.gate = gate
 
     @cherrypy.expose
     def default(self, name: str, password: str) -> str:
-        proof = self.gate.check(name, password)
+        proof = self.gate.check(name, PASSWORD if password == "right" else "x")  # noqa: S105 - that it is not
         assert proof is None or proof.user == name
         return "welcome" if proof else "no"
 
@@ -388,7 +388,7 @@ def ask(tmp_path: Path, slow: Throttle, monkeypatch: pytest.MonkeyPatch) -> Call
     monkeypatch.setattr(hashes, "TODAY", CHEAP)
     accounts = Accounts({"ada": line(PASSWORD)}, tmp_path / "accounts.sqlite")
     client = Client(application(Door(Gate(accounts, slow)), storage_type="ram"))
-    return lambda name, password: client.get(f"/{name}/{password}")
+    return lambda name, password: client.get(f"/{name}/{'right' if password == PASSWORD else 'wrong'}")
 
 
 def test_too_many_tries_are_429_with_a_time_to_come_back(ask: Callable[..., Answer], clock: Clock) -> None:
