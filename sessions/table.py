@@ -9,7 +9,7 @@ from typing import Any
 
 from .store import Store, log
 
-_BATCH = 500  # records a cleaning removes before it lets others have the store
+_BATCH = 100  # records a cleaning removes before it lets others have the store: with 500 files, pages felt it
 _PAUSE = 0.01  # seconds it lets them have it
 
 
