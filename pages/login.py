@@ -83,6 +83,7 @@ class Logout:
 
         Not its cookies: those of the lessons belong to the visitor, and the one that this answer sets would go as well.
         """
+        site.no_store()
         user = cherrypy.session.user
         cherrypy.session.sign_out()
         if user:

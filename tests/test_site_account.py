@@ -303,4 +303,5 @@ def test_signing_out_clears_what_the_browser_keeps_but_not_the_cookies_of_the_le
     ada.get("/cookie/set?name=tea&value=green")
     answer = ada.post("/logout")
     assert answer.headers["clear-site-data"] == '"cache", "storage"'
+    assert answer.headers["cache-control"] == "no-store"
     assert "tea" in ada.cookies and ada.user() is None
