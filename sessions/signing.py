@@ -65,7 +65,9 @@ class Signed(Saving):
         if not user:
             raise ValueError("the name of a user cannot be empty")
         user.encode()  # a lone surrogate could not be
-        self.regenerate()
+        self._for_reading()
+        if self._owner.since is None or self._owner.user != user:  # else it has a new id, of which nobody was told yet
+            self.regenerate()
         if self._owner.user not in ("", user):
             self._for_writing().clear()
         if proved is None:  # a clock that went back must not sign in to a session that is revoked already
