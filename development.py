@@ -28,7 +28,8 @@ def demo_account(users: Mapping[str, str], environ: Mapping[str, str]) -> tuple[
         return {}, None, ""
     given = environ.get("DEMO_PASSWORD")
     if given:
-        return {DEMO: given}, None, f"Sign in as {DEMO} with the password that DEMO_PASSWORD holds."
+        line = f"Sign in as {DEMO} with the password that DEMO_PASSWORD holds, unless it was changed here."
+        return {DEMO: given}, None, line
     # In the environment it outlives a reload, which starts this program again in the same process.
     password = os.environ.setdefault(_OWN_PASSWORD, secrets.token_urlsafe(9))
     line = f"Sign in as {DEMO} with the password {password}"

@@ -61,6 +61,9 @@ class SessionTool(cherrypy._cptools.Tool):
         use = _resolve(cherrypy.serving.request.app, conf)
         if use:
             _begin(*use)
+            if use[0].locking == "early":
+                priority = conf.get("priority", self._priority) + 10
+                cherrypy.serving.request.hooks.attach("before_request_body", _lock, priority=priority)
         else:
             conf = self._merged_args()
             compat.attach(conf, conf.pop("priority", self._priority))
@@ -126,8 +129,6 @@ def _begin(settings: Settings, store: Store) -> None:
     hooks["before_finalize"].append(_SAVE)
     hooks["on_end_request"].append(_END)
     session.on_first_use = _attach_the_rest
-    if settings.locking == "early":
-        hooks["before_request_body"].append(_LOCK)
 
 
 def _attach_the_rest() -> None:
@@ -252,11 +253,8 @@ def end() -> None:
         session.end()
 
 
-
-
 # Made once: making them anew for each request would cost more than the session. failsafe: CherryPy runs it though
 # another hook has failed. save comes after hooks of the site's own, which may write to the session.
-_LOCK = Hook(_lock, priority=60)
 _SAVE = Hook(save, failsafe=True, priority=60)
 _SAVE_FOR_THE_NEXT_PAGE = Hook(save_for_the_next_page, failsafe=True)
 _FAIL = Hook(fail, failsafe=True, priority=90)
