@@ -26,6 +26,7 @@ How to read the package, in the order in which a request runs through it:
     limits.py     when a session ends
     owner.py      who is signed in, and what a site says of its accounts
     live.py       the live sessions of a user, and ending them
+    events.py     each step, for whoever wants to watch
     audit.py      what is noted for those who look into the log
     stored.py     one id and what the store has under it
     store.py      Store, Hold, Record: what a backend must do
@@ -57,6 +58,7 @@ from .errors import (
     Unreadable,
     UnstorableValue,
 )
+from .events import Event, subscribe, unsubscribe
 from .facts import Facts
 from .live import Directory, LiveSession, end_other_sessions, end_session, live_sessions
 from .owner import Accounts
@@ -82,6 +84,7 @@ __all__ = [
     "ConfigError",
     "CookieSession",
     "Directory",
+    "Event",
     "Facts",
     "FileSession",
     "FunctionSession",
@@ -122,4 +125,6 @@ __all__ = [
     "save",
     "session_lock",
     "set_response_cookie",
+    "subscribe",
+    "unsubscribe",
 ]

@@ -19,10 +19,11 @@ from typing import Any
 from . import codec
 from .audit import note
 from .errors import SessionClosed, Unreadable
+from .events import publish, watchers
 from .limits import Limits
 from .owner import NOBODY, Accounts, Owner, is_revoked
-from .record import Record, reference
-from .store import Store, log
+from .record import Record
+from .store import Store
 from .stored import Stored
 from .values import Values
 
@@ -43,7 +44,6 @@ class Life(Values):
             'explicit' (`acquire_lock`, `release_lock`, `session_lock`).
         lock_timeout: seconds to wait for the lock before the answer is 503.
         arrived: when the request came in, epoch seconds; now if None.
-        debug: log each step.
 
     `Session` documents the attributes.
     """
@@ -76,7 +76,6 @@ class Life(Values):
         locking: str = "implicit",
         lock_timeout: float = 10,
         arrived: float | None = None,
-        debug: bool = False,
     ) -> None:
         self.store = store
         self.timeout = timeout
@@ -85,7 +84,6 @@ class Life(Values):
         self.accounts = accounts
         self.locking = locking
         self.lock_timeout = lock_timeout
-        self.debug = debug
         self.originalid = id
         self._arrived = store.clock() if arrived is None else arrived
         self._told = id  # the cookie that the browser has
@@ -97,10 +95,6 @@ class Life(Values):
     def generate_id(self) -> str:
         """A new id: 256 random bits as 43 URL-safe characters (ASVS 7.2.3 asks for 128)."""
         return secrets.token_urlsafe(32)
-
-    def _log(self, what: str) -> None:
-        if self.debug:
-            log.info("session %s: %s", reference(self._stored.key) if self._stored else "(new)", what)
 
     def _limits(self, remembered: bool) -> Limits:
         return self.when_remembered if remembered else Limits(self.timeout, self.lifetime)
@@ -127,7 +121,6 @@ class Life(Values):
         if self._stored is None or self._gone:
             self.loaded = self.locked = True
             return
-        self._log("waiting for the lock")
         record = self._stored.acquire(self.lock_timeout)
         self.locked = True
         try:
@@ -159,29 +152,30 @@ class Life(Values):
         if record is None:
             if stored.record is None:
                 note("unknown id presented", stored.key)
-            self._forget(stored)
+            self._forget(stored, "the store has none of this id")
         elif not record.data:
             # A request that was under way while the session moved must not answer with a cookie of its own: the
             # browser would put it over the new one, and a visitor who has just signed in would be signed out.
             self._moved = self._arrived <= record.created + _MOVED_SLACK
             if not self._moved:  # somebody has kept the old cookie
                 note("unknown id presented", stored.key)
-            self._forget(stored)
+            self._forget(stored, "it has moved to another id")
         elif self._is_over(stored, record):
             if stored.held:  # else another request may just be renewing it, and the cleaner will come
                 stored.delete()
-            self._forget(stored)
+            self._forget(stored, "it has expired, or was revoked")
         else:
             try:
                 self._data = codec.decode(record.data)
             except Unreadable as error:
                 stored.set_aside(record, error, self.lock_timeout)
-                self._forget(stored)
+                self._forget(stored, "its record cannot be read")
             else:
                 stored.record = record
                 self._owner, self._written = Owner(record.user, record.remembered), False
                 self._check_cookie(stored)
-                self._log("locked and loaded" if stored.held else "loaded")
+                if watchers:
+                    publish("loaded", stored.key, record=record, locked=stored.held)
         self.loaded = True
 
     def _is_over(self, stored: Stored, record: Record) -> bool:
@@ -193,8 +187,10 @@ class Life(Values):
             return False
         return True
 
-    def _forget(self, stored: Stored) -> None:
+    def _forget(self, stored: Stored, why: str) -> None:
         """The store does not have this session: it is new, or gone if it was there a moment ago."""
+        if watchers:
+            publish("unknown", stored.key, why=why)
         stored.release()
         self._gone = stored.record is not None
         self._missing = not self._gone

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from .errors import LockTimeout
+from .events import publish, watchers
 
 MAX_WAITING = 100
 """Threads of this process that may wait for sessions at once; one more is refused at once. It bounds what a visitor
@@ -102,6 +103,9 @@ class FairLocks:
                 raise LockTimeout(f"{len(queue)} requests are waiting for this session already")
             waiter = _Waiter()
             queue.append(waiter)
+            ahead = len(queue)
+        if watchers:
+            publish("queued", key, ahead=ahead)
         try:
             with waiting.one_more():
                 waiter.gate.acquire(timeout=max(timeout, 0))

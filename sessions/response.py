@@ -8,6 +8,7 @@ import cherrypy
 
 from .audit import note
 from .cookies import is_cookie_path, is_https, set_cookie
+from .events import publish, watchers
 from .session import Session
 from .settings import Settings
 
@@ -25,12 +26,15 @@ def tell_browser(session: Session) -> None:
     if "Cache-Control" not in headers:
         dict.__setitem__(headers, "Cache-Control", "private")
     settings: Settings = cherrypy.serving.request.session_settings
+    persistent = session.outlives_browser(settings.persistent)
     if session.cookie == "expired":
         _set_cookie(settings, "", 0)
-        return
-    persistent = session.outlives_browser(settings.persistent)
-    if session.cookie == "new" or (session.cookie == "renewed" and persistent):
+    elif session.cookie == "new" or (session.cookie == "renewed" and persistent):
         _set_cookie(settings, session.cookie_value, session.cookie_age if persistent else None)
+    else:
+        return
+    if watchers:
+        publish("told", session.claimed_key, how=session.cookie)
 
 
 def _set_cookie(settings: Settings, value: str, max_age: int | None) -> None:

@@ -9,6 +9,7 @@ from typing import Self
 from . import codec
 from .audit import note
 from .errors import SessionClosed
+from .events import publish, watchers
 from .life import Life
 from .owner import NOBODY, Owner
 from .record import Record, reference
@@ -72,6 +73,8 @@ class Saving(Life):
         if self._stored is None or self._stored.record is None:
             if (self._data or self._wanted or self._owner.user) and not self._moved:
                 self._create(data)
+            elif watchers:
+                publish("unsaved", why="there is nothing to keep")
         elif self._next_id:
             self._move(data, self._stored, self._stored.record, self._next_id)
         else:
@@ -89,7 +92,6 @@ class Saving(Life):
         stored = self._new(self._next_id or self.generate_id())
         stored.create(self._record(data, now, now))
         self._become(stored)
-        self._log("created")
 
     def _move(self, data: bytes, old: Stored, before: Record, id: str) -> None:
         """Store the session under its next id, then leave word under the old one that it has moved (rule 9)."""
@@ -124,15 +126,17 @@ class Saving(Life):
         user, remembered, _ = self._owner
         renewed = self._limits(remembered).renewed(before, self.store.clock())
         record = Record(data, before.created, renewed or before.deadline, user, remembered)
+        if watchers:
+            publish("compared", stored.key, changed=data != before.data)
         if record == before:
-            self._log("unchanged")
+            if watchers:
+                publish("unsaved", stored.key, why="nothing has changed, and it was renewed not long ago")
         elif not stored.overwrite(record):
             self._lose(stored)
         else:
             if renewed:
                 self.cookie = self.cookie or "renewed"
             self._check_cookie(stored)
-            self._log("saved and renewed" if renewed else "saved")
 
     def _lose(self, stored: Stored) -> None:
         """The session was deleted while this request used it. What it wrote is not stored: that would revive it."""

@@ -60,6 +60,11 @@ class Session(Signed):
         return self._stored.key if self._stored and self._stored.record else None
 
     @property
+    def claimed_key(self) -> str:
+        """The key of the session that the browser claims or has; empty where there is none. Nothing is proved by it."""
+        return self._stored.key if self._stored else ""
+
+    @property
     def cookie_value(self) -> str:
         """What the browser's cookie must hold for the session to be found again."""
         return self._stored.cookie_value if self._stored else ""

@@ -228,6 +228,14 @@ class Store(ABC):
         """What the browser is given to find the session by: the id, unless the cookie is the store."""
         return id
 
+    def place(self, key: str) -> str:
+        """Where the record of `key` is, in words by which a person can find it: a path, a row, an item of a server."""
+        return f"{key} in a {type(self).__name__}"
+
+    def as_stored(self, key: str, record: Record) -> str:
+        """What a person finds there, as text."""
+        return record.pack(key).decode()
+
     def leave(self, key: str) -> None:  # noqa: B027 -- nor here
         """The request that used `key` is over."""
 

@@ -9,6 +9,7 @@ import cherrypy
 
 from . import codec
 from .errors import StoreError, TooLarge, Unreadable
+from .events import publish, watchers
 from .record import Record, reference
 from .store import Hold, Store, log
 
@@ -37,6 +38,8 @@ def ask(method: Callable[..., T], *args: Any) -> T:
         return method(*args)
     except StoreError as error:
         log.warning("%s: %s", type(error).__name__, error)
+        if watchers:
+            publish("failed", why=type(error).__name__)
         raise StoreHTTPError(error) from error
 
 
@@ -76,7 +79,11 @@ class Stored:
 
     def acquire(self, timeout: float) -> Record | None:
         """Lock and load, waiting `timeout` seconds at most."""
+        if watchers:
+            publish("asked", self.key)
         self._hold = ask(self._store.acquire, self.key, timeout)
+        if watchers:
+            publish("locked", self.key)
         return self._hold.record
 
     def load(self) -> Record | None:
@@ -91,15 +98,26 @@ class Stored:
     def create(self, record: Record) -> None:
         """Store the first record of this id."""
         self._save(self._store.create, record, self.key)
+        if watchers:
+            self._tell_saved(self.record, record)
         self.record = record
 
     def overwrite(self, record: Record) -> bool:
         """Store `record` in place of the one that is there and let go. False if it was deleted meanwhile."""
-        hold, self._hold = self._hold, None
+        before, (hold, self._hold) = self.record, (self._hold, None)
         saved = self._save(hold.commit, record) if hold else self._save(self._store.replace, record, self.key)
         if saved:
             self.record = record
+        if watchers:
+            self._tell_saved(before, record) if saved else publish("unsaved", self.key, why="it was deleted meanwhile")
+            if hold:
+                publish("unlocked", self.key)
         return saved
+
+    def _tell_saved(self, before: Record | None, record: Record) -> None:
+        changed = before is None or record.data != before.data
+        how = "moved" if not record.data else "created" if before is None else "changed" if changed else "renewed"
+        publish("saved", self.key, record=record, how=how)
 
     def _save(self, method: Callable[..., T], record: Record, *key: str) -> T:
         try:
@@ -117,6 +135,10 @@ class Stored:
             ask(hold.delete)
         else:
             ask(self._store.delete, self.key)
+        if watchers:
+            publish("deleted", self.key)
+            if hold:
+                publish("unlocked", self.key)
 
     def set_aside(self, unreadable: Record, error: Exception, timeout: float) -> None:
         """Take a record that makes no sense out of the way, unless somebody else has done so, and let go."""
@@ -135,3 +157,5 @@ class Stored:
         hold, self._hold = self._hold, None
         if hold:
             ask(hold.release)
+            if watchers:
+                publish("unlocked", self.key)

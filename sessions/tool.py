@@ -25,8 +25,11 @@ from cherrypy._cprequest import Hook
 from cherrypy.lib import is_iterator
 
 from . import compat
+from .audit import note
 from .cookies import request_cookies
 from .errors import ConfigError, SessionError
+from .events import Event, publish, subscribe, watchers
+from .record import Record
 from .response import tell_browser
 from .session import Session
 from .settings import Settings, check_names, is_cherrypy_class
@@ -123,12 +126,13 @@ def _begin(settings: Settings, store: Store) -> None:
         locking=settings.locking,
         lock_timeout=settings.lock_timeout,
         arrived=cherrypy.serving.response.time,
-        debug=settings.debug,
     )
     hooks = request.hooks
     hooks["before_finalize"].append(_SAVE)
     hooks["on_end_request"].append(_END)
     session.on_first_use = _attach_the_rest
+    if watchers:
+        publish("cookie", session.claimed_key, sent=bool(session.originalid), well_formed=bool(session.claimed_key))
 
 
 def _attach_the_rest() -> None:
@@ -164,6 +168,8 @@ def _worked_out(app: Any, options: Mapping[str, Any]) -> _Use:
     settings = Settings.parse(options)
     store = ask(stores.open, app, settings.storage_class.store_class, settings.store, settings.name)
     stores.clean_every(store, settings.clean_freq)
+    if settings.debug:
+        subscribe(_log_step)
     return settings, store
 
 
@@ -201,6 +207,8 @@ def save() -> None:
         return
     try:
         if str(response.status or 200).startswith("5"):
+            if watchers:
+                publish("unsaved", session.claimed_key, why="the answer is an error of the server")
             session.discard()
         else:
             session.save()
@@ -260,6 +268,14 @@ _SAVE_FOR_THE_NEXT_PAGE = Hook(save_for_the_next_page, failsafe=True)
 _FAIL = Hook(fail, failsafe=True, priority=90)
 _TELL = Hook(tell, failsafe=True)
 _END = Hook(end, failsafe=True, priority=90)
+
+
+def _log_step(event: Event) -> None:
+    """What `debug` does, for the requests that ask for it."""
+    settings = getattr(cherrypy.serving.request, "session_settings", None)
+    if settings and settings.debug:
+        shown = {name: value for name, value in event.details.items() if not isinstance(value, Record)}
+        note(f"step: {event.name}", event.key, **shown)
 
 
 def session_lock() -> AbstractContextManager[Session]:

@@ -149,6 +149,9 @@ class CookieStore(Store):
             if session:
                 session.dead, session.record = True, None
 
+    def place(self, key: str) -> str:
+        return f"the browser's cookie {self.cookie_name}, encrypted; on the server, nowhere"
+
     def purge(self, limit: int) -> int:
         return 0
 

@@ -75,6 +75,9 @@ class FileStore(Store):
         """The file of a session."""
         return f"{self.root}/{key[-64:-62]}/{key}"
 
+    def place(self, key: str) -> str:
+        return f"the last line of {self.path(key)}"
+
     def _folder(self, user_key: str) -> str:
         return self.path(user_key) + file_users.SUFFIX
 

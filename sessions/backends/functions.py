@@ -103,6 +103,9 @@ class FunctionStore(Store):
             _call(self._save, f"unreadable:{key}", data)
         self.delete(key)
 
+    def place(self, key: str) -> str:
+        return f"what {_name(self._load)}('{key}') gives"
+
     def purge(self, limit: int) -> int:
         return 0
 
@@ -120,10 +123,13 @@ def _function(option: str, given: Any) -> Callable[..., Any]:
     return found  # type: ignore[no-any-return]
 
 
+def _name(function: Callable[..., Any]) -> str:
+    return getattr(function, "__qualname__", repr(function))
+
+
 def _call(function: Callable[..., Any], *args: str) -> Any:
     """Call a function of the site's; any error of it is one of the store."""
     try:
         return function(*args)
     except Exception as error:
-        name = getattr(function, "__qualname__", repr(function))
-        raise Unavailable(f"{name} failed: {type(error).__name__}: {error}") from error
+        raise Unavailable(f"{_name(function)} failed: {type(error).__name__}: {error}") from error

@@ -190,6 +190,9 @@ class MemcachedStore(Store):
     def purge(self, limit: int) -> int:
         return 0  # the server does it
 
+    def place(self, key: str) -> str:
+        return f"the item {item(key).decode()} of memcached at {self.server(key).address}"
+
     def ping(self) -> None:
         """Do nothing if one of the servers answers: a site that can serve most of its visitors is not down."""
         failures = []

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, Unavailable
+from ..events import publish, watchers
 
 if TYPE_CHECKING:
     from pymemcache import PooledClient
@@ -80,6 +81,11 @@ def _addresses_of(*args: Any) -> list[Any]:
 
 
 _SOCKETS = types.SimpleNamespace(**{**vars(socket), "socket": _Socket, "getaddrinfo": _addresses_of})
+
+
+def _name(command: bytes) -> str:
+    """Which command it is, for people."""
+    return command[:2].decode("ascii", "replace")
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +160,8 @@ class Server:
             Unavailable: the server did not answer; what it has done of the commands is not known.
         """
         answer = self._ask(b"\r\n".join((*commands, b"mn")))
+        if watchers:
+            publish("trip", to=f"memcached at {self.address}", what=" ".join(_name(command) for command in commands))
         try:
             found = replies(answer)
             if len(found) == len(commands):

@@ -19,6 +19,7 @@ from psycopg import conninfo, errors, pq
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from ..errors import ConfigError, LockTimeout, Unavailable
+from ..events import publish, watchers
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -64,7 +65,10 @@ class Link(psycopg.Connection[Row]):
             extra: seconds that the statements may take beyond the usual.
         """
         self.patience = ANSWER + extra
-        return self.execute(sql, params)
+        answer = self.execute(sql, params)
+        if watchers:
+            publish("trip", to="PostgreSQL", what=sql)
+        return answer
 
     def ask_for_lock(self, sql: str, *params: Any, timeout: float, extra: float = 0) -> psycopg.Cursor[Row]:
         """Begin a transaction and send statements of which one waits for a lock that somebody else may hold.

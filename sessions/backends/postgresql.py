@@ -156,6 +156,12 @@ class PostgresqlStore(Store):
                 yield key, record
             more = len(rows) == _BATCH
 
+    def place(self, key: str) -> str:
+        return f"the row of table {self._table} at {self._links.address} whose key is {key}"
+
+    def as_stored(self, key: str, record: Record) -> str:
+        return "\n".join(map("{}: {}".format, ["key", *_COLUMNS.split(", ")], [key, *_values(record)]))
+
     @property
     def _pattern(self) -> str:
         """What the keys of this application are LIKE: hexadecimal digits and a hyphen, no wildcard but the last."""

@@ -116,6 +116,12 @@ class RamStore(Store):
             records = [(key, self._records[key]) for key in keys]
         yield from records
 
+    def place(self, key: str) -> str:
+        return f"the dictionary of process {os.getpid()}, under {key}"
+
+    def as_stored(self, key: str, record: Record) -> str:
+        return repr(record)
+
     def count(self) -> int:
         now = self.clock()
         return sum(1 for record in list(self._records.values()) if record.data and record.deadline > now)
