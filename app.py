@@ -85,6 +85,7 @@ def build(
     make = development.DemoAccounts if demo else Accounts
     accounts = make(settings[USERS_SECTION], path, demo)
     gate = Gate(accounts, Throttle())
+    extra = config["/"].pop(development.PAGES, {})
 
     root = Tour()
     root.cookie = Cookies()
@@ -98,6 +99,7 @@ def build(
     root.account.sessions = Devices(gate)
     root.backends = Backends(profiles)
     root.healthz = Health()
+    vars(root).update(development.extra_pages(extra, profiles) if profiles else {})
 
     config["/"].update(site.error_pages())
     config["/"][ACCOUNTS_OPTION] = accounts
@@ -200,6 +202,9 @@ def run(options: argparse.Namespace) -> None:
             settings["/"]["tools.sessions.secret"] = development.development_secret()
     elif settings[USERS_SECTION]:
         line = ""
+    if not in_development and settings["/"].get(development.PAGES):
+        off = ", ".join(f"/{name}" for name in settings["/"][development.PAGES])
+        line = f"{line}\nOff, for it is for development and for this machine alone: {off}.".lstrip()
     cherrypy.tree.graft(build(settings, profiles, demo, hint, options.production), "")
     serve(server, f"Serving {server.url} with the profile {settings['/']['profile']}.\n{line}".rstrip())
 

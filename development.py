@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
-
-import cherrypy
+from typing import Any
 
 from pages import site
 from pages.accounts import Accounts, Proof
-from server import address_of
 from settings import SITE_CONF, Sections, Source, StartError, find_profiles, load_settings, one_line, read
 
 DEMO = "ada"
+PAGES = "development.pages"  # {name: dotted name of a class}: pages that only a site in development has
 _OWN_PASSWORD = "_DEMO_PASSWORD_OF_THIS_START"  # noqa: S105 - the name of a variable
 
 
@@ -70,6 +70,23 @@ def session_options(config: Source, environ: Mapping[str, str]) -> Sections:
     return profiles
 
 
+def extra_pages(wanted: Mapping[str, str], profiles: Sections) -> dict[str, Any]:
+    """Return the pages that `development.pages` of site.conf names, each made of the options of all profiles.
+
+    Raises StartError.
+    """
+    pages = {}
+    for name, dotted in wanted.items():
+        module, _, cls = dotted.rpartition(".")
+        try:
+            pages[name] = getattr(importlib.import_module(module), cls)(profiles)
+        except (ImportError, AttributeError, ValueError) as error:
+            raise StartError(
+                f"development.pages names {dotted!r}, which is not there: {one_line(error)}. Take it out of site.conf"
+            ) from error
+    return pages
+
+
 class DemoAccounts(Accounts):
     """The accounts of a site with a demo account, which lets in nobody but this machine's users.
 
@@ -86,11 +103,6 @@ class DemoAccounts(Accounts):
 
         Another one is checked in its place: the answer is that to a wrong password, and takes as long.
         """
-        if name in self._demo and not _from_this_machine():
+        if name in self._demo and not site.from_this_machine():
             password = secrets.token_urlsafe()
         return super().verify(name, password)
-
-
-def _from_this_machine() -> bool:
-    address = address_of(cherrypy.serving.request.remote.ip)
-    return address is not None and address.is_loopback and site.is_loopback()

@@ -21,6 +21,7 @@ from cheroot.server import HTTPConnection
 from cherrypy._cpwsgi_server import CPWSGIHTTPRequest, CPWSGIServer
 from cherrypy.process.servers import ServerAdapter
 
+from pages.site import address_of
 from settings import StartError, one_line
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -79,15 +80,6 @@ def trusted_proxies(options: Mapping[str, Any]) -> Sequence[str]:
     except (TypeError, ValueError) as error:
         raise StartError(f"wsgi.proxy.trusted must be a list of networks such as '10.0.0.0/8': {error}") from error
     return networks if options.get("tools.proxy.on") else ()
-
-
-def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that text is; None where it is none."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address  # a socket for both families shows IPv4 as ::ffff:192.0.2.1
 
 
 class SiteHeaders:

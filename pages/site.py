@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import html
+import ipaddress
 import json
 import logging
 import re
@@ -80,18 +81,42 @@ def is_loopback() -> bool:
     return _LOOPBACK.fullmatch(cherrypy.request.base.partition("://")[2]) is not None
 
 
+def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the address that text is; None where it is none."""
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address  # a socket for both families shows IPv4 as ::ffff:192.0.2.1
+
+
+def from_this_machine() -> bool:
+    """Tell whether the visitor is on this machine, and calls the site by a name that means it."""
+    address = address_of(cherrypy.request.remote.ip)
+    return address is not None and address.is_loopback and is_loopback()
+
+
 def backend() -> sessions.Facts | None:
     """Return what the backend that keeps the sessions here says of itself."""
     return sessions.describe(cherrypy.request.app)
 
 
+_loader = jinja2.FileSystemLoader([Path(__file__).resolve().parent.parent / "templates"])
 _templates = jinja2.Environment(
-    loader=jinja2.FileSystemLoader(Path(__file__).resolve().parent.parent / "templates"),
+    loader=_loader,
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
 )
+
+
+def templates_from(folder: Path) -> None:
+    """Look for templates in another folder, too, after the site's own."""
+    if str(folder) not in _loader.searchpath:
+        _loader.searchpath.append(str(folder))
+
+
 _templates.filters["pictures"] = pictures
 _templates.globals.update(url=url, base=base, navigation=lessons, backend=backend)
 

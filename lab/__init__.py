@@ -1,0 +1,66 @@
+"""The laboratory: experiments with sessions, done for real by a site that runs on this machine.
+
+Each experiment is one file here, with one template, and can be deleted alone, with its line in `Laboratory`. To delete
+the whole laboratory, delete this folder and the line `development.pages` of site.conf.
+
+It is not for the public: an experiment takes threads, starts processes, stops servers. So it exists only on a site in
+development (see app.py) and answers nobody but this machine's users.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import cherrypy
+
+from pages import site
+
+FOLDER = Path(__file__).resolve().parent
+
+
+def own_machine_only() -> None:
+    """Refuse, with 403, whoever is not on this machine, and whoever calls it by a name that others may have made."""
+    if not site.from_this_machine():
+        raise cherrypy.HTTPError(403, "The laboratory is for this machine only. Open it as 127.0.0.1 or localhost.")
+
+
+class Static:
+    """The scripts and styles of the experiments, at /lab/static."""
+
+    _cp_config = {
+        "tools.staticdir.on": True,
+        "tools.staticdir.dir": str(FOLDER / "static"),
+        "tools.sessions.on": False,
+        "tools.response_headers.on": True,
+        "tools.response_headers.headers": [("Cache-Control", "no-cache")],
+    }
+
+
+class Laboratory:
+    """GET /lab lists the experiments.
+
+    Args:
+        profiles: the session options of each profile, by its name, without `tools.sessions.`, as they would be here.
+    """
+
+    lesson = site.Lesson("/lab", "Laboratory", "Experiments: races, clocks, thieves, and a server that stops.")
+    _cp_config = {**site.NO_SLASH, "hooks.on_start_resource.lab": own_machine_only}
+
+    def __init__(self, profiles: Mapping[str, Mapping[str, Any]]) -> None:
+        site.templates_from(FOLDER / "templates")
+        self.static = Static()
+
+    @property
+    def experiments(self) -> list[site.Lesson]:
+        """The experiments, in the order in which they are mounted."""
+        return [page.experiment for page in vars(self).values() if hasattr(page, "experiment")]
+
+    @cherrypy.expose
+    @cherrypy.tools.allow(methods=["GET"])
+    def index(self) -> bytes:
+        """List the experiments."""
+        experiments = [asdict(experiment) for experiment in self.experiments]
+        return site.render("lab.html", {"experiments": experiments}, lesson=self.lesson)
