@@ -52,6 +52,7 @@ class Laboratory:
     def __init__(self, profiles: Mapping[str, Mapping[str, Any]]) -> None:
         site.templates_from(FOLDER / "templates")
         self.static = Static()
+        # One line for each experiment:
 
     @property
     def experiments(self) -> list[site.Lesson]:

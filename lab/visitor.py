@@ -41,7 +41,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: `told` is the JSON of the page, `set_cookie` the lines of that header, `seconds` how long it took."""
+    """What came back: `set_cookie` the lines of that header, `told` the JSON of the page, `seconds` how long it took."""
 
     status: int
     headers: Mapping[str, str]
@@ -95,8 +95,8 @@ class Visitor:
         return "; ".join(f"{name}={kept.value}" for name, kept in self.jar.items())
 
     def take(self, lines: tuple[str, ...]) -> None:
-        """Keep the cookies that an answer sets. Max-Age counts from now; Expires is a date, and is believed as it stands
-        (RFC 6265bis section 5.5: Max-Age wins)."""
+        """Keep the cookies that an answer sets. Max-Age counts from now and wins; Expires is a date, and is believed as
+        it stands (RFC 6265bis section 5.5)."""
         for line in lines:
             for name, morsel in SimpleCookie(line).items():
                 until = None
