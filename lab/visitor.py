@@ -41,7 +41,7 @@ class Kept:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: `set_cookie` the lines of that header, `told` the JSON of the page, `seconds` how long it took."""
+    """What came back: `set_cookie`, the lines of that header; `told`, the JSON; `seconds`, how long it took."""
 
     status: int
     headers: Mapping[str, str]
