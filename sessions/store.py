@@ -19,7 +19,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 
-from .errors import CannotCount, CannotList, Unreadable
+from .errors import CannotCount, CannotList, ConfigError, Unreadable
 from .facts import Facts
 from .locks import FairLocks
 from .record import Record, reference
@@ -27,6 +27,20 @@ from .record import Record, reference
 log = logging.getLogger("sessions")
 
 _ID = re.compile(r"[A-Za-z0-9_-]{20,200}")
+
+
+def patience_of(given: float | None, most: float) -> float:
+    """The option `patience` of a store with a server, in seconds; None is `most`. The facts of the backend promise a
+    503 in time, so it may be less and never more.
+
+    Raises:
+        ConfigError: it is no number above 0, or more than `most`.
+    """
+    if given is None:
+        return most
+    if isinstance(given, bool) or not isinstance(given, (int, float)) or not 0 < given <= most:
+        raise ConfigError(f"patience is {given!r}: it must be a number of seconds above 0, at most {most:g}, or None")
+    return float(given)
 
 
 class Hold:
@@ -235,6 +249,11 @@ class Store(ABC):
     def as_stored(self, key: str, record: Record) -> str:
         """What a person finds there, as text."""
         return record.pack(key).decode()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The servers that it talks to, each as host:port; empty for a store without any."""
+        return ()
 
     def leave(self, key: str) -> None:  # noqa: B027 -- nor here
         """The request that used `key` is over."""

@@ -353,6 +353,18 @@ def test_a_server_that_hangs_is_unavailable_in_time_and_works_again_when_it_goes
     add_one(store, a_key(store, 0), 1)
 
 
+def test_the_patience_of_a_store_is_its_own(server: Memcached, store: MemcachedStore) -> None:
+    impatient = MemcachedStore(servers=server.address, patience=0.1)
+    server.pause()
+    start = time.monotonic()
+    refused(impatient.ping)
+    assert time.monotonic() - start < 0.9  # the usual second has not passed
+    server.resume()
+    impatient.ping()
+    assert impatient.addresses == store.addresses == (server.address,)
+    impatient.close()
+
+
 def test_a_lock_whose_answer_never_came_does_not_block_the_process(server: Memcached, store: MemcachedStore) -> None:
     """The server takes it out of its buffer when it goes on, and nobody would ever give it back."""
     key = a_key(store)

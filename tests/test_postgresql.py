@@ -588,6 +588,21 @@ def test_a_server_that_hangs_is_given_up_on_and_used_again(own: Postgresql, open
     assert count_of(store.load(key)) in (2, 10)
 
 
+def test_the_patience_of_a_store_is_its_own(own: Postgresql, table: str) -> None:
+    store = PostgresqlStore(dsn=own.dsn, table=table, patience=0.1)
+    store.ping()
+    own.pause()
+    try:
+        start = time.monotonic()
+        with pytest.raises(Unavailable):
+            store.ping()
+        assert time.monotonic() - start < 2.0  # the usual three seconds have not passed
+    finally:
+        own.resume()
+    assert store.addresses == (f"127.0.0.1:{own.port}",)
+    store.close()
+
+
 def test_a_site_survives_what_becomes_of_its_server(own: Postgresql, table: str) -> None:
     """Killed and started again: 503 meanwhile, cookies left alone, and the session is there again by itself."""
     with a_site("postgresql", dsn=own.dsn, table=table) as site:

@@ -97,7 +97,10 @@ def test_a_missing_storage_path_is_named(value: Any) -> None:
 @pytest.mark.parametrize(
     ("options", "named"),
     [({"storage_type": "file", "storage_path": 5}, "storage_path"), ({"snapshot_path": 5}, "snapshot_path"),
-     ({"storage_type": "file", "storage_path": "here", "durable": "yes"}, "durable")],
+     ({"storage_type": "file", "storage_path": "here", "durable": "yes"}, "durable"),
+     *(({"storage_type": "memcached", "servers": "127.0.0.1:1", "patience": wrong}, "patience is .* at most 1, or None")
+       for wrong in (0, -1, 1.1, True, "1", math.nan)),
+     ({"storage_type": "postgresql", "dsn": "host=127.0.0.1 port=1", "patience": 3.1}, "patience is .* at most 3")],
 )  # fmt: skip
 def test_a_wrong_option_of_a_backend_stops_the_start(
     options: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -24,9 +24,9 @@ from ..errors import CannotList, ConfigError, TooLarge, Unavailable, Unreadable
 from ..facts import Facts
 from ..locks import poll
 from ..record import Record, reference
-from ..store import Hold, Store, log
+from ..store import Hold, Store, log, patience_of
 from .memcached_hold import MemcachedHold, expiry, item, to_get
-from .memcached_server import Reply, Server
+from .memcached_server import ANSWER, Reply, Server
 from .memcached_users import UserLists
 
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
@@ -41,9 +41,10 @@ class MemcachedStore(Store):
     Args:
         servers: 'host:port', several of them with commas between, or a list. All processes of a site must name the same
             ones, in whatever order. A name is looked up at each new connection; an address costs no look-up.
+        patience: seconds in which a server has to answer, at most 1; None for that.
 
     Raises:
-        ConfigError: the option is malformed.
+        ConfigError: an option is malformed.
         Unavailable: none of the servers answers. One that does is enough to start: the sessions of the others are
             unavailable until they are back.
 
@@ -75,9 +76,10 @@ class MemcachedStore(Store):
     lease: ClassVar[int] = 30
     connections: ClassVar[int] = 32
 
-    def __init__(self, *, servers: str | Sequence[str]) -> None:
+    def __init__(self, *, servers: str | Sequence[str], patience: float | None = None) -> None:
         super().__init__()
-        self._servers = {address: Server(address, self.connections) for address in _addresses(servers)}
+        seconds = patience_of(patience, ANSWER)
+        self._servers = {address: Server(address, self.connections, seconds) for address in _addresses(servers)}
         from pymemcache.client.rendezvous import RendezvousHash
 
         self._nodes = RendezvousHash(list(self._servers))
@@ -192,6 +194,10 @@ class MemcachedStore(Store):
 
     def place(self, key: str) -> str:
         return f"the item {item(key).decode()} of memcached at {self.server(key).address}"
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return tuple(self._servers)
 
     def ping(self) -> None:
         """Do nothing if one of the servers answers: a site that can serve most of its visitors is not down."""

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 # Seconds; together below two, which is what a visitor may have to wait for the 503.
 _WAIT = 0.2  # for a free connection
 _CONNECT = 0.5
-_ANSWER = 1.0
+ANSWER = 1.0
 
 _IDLE = 60  # seconds after which an unused connection is not used again: firewalls forget about it
 _END = b"\r\nMN\r\n"
@@ -138,12 +138,13 @@ class Server:
     Args:
         address: 'host:port'; a host of IPv6 digits stands in brackets.
         connections: how many there may be at once.
+        patience: seconds in which it has to answer.
     """
 
-    def __init__(self, address: str, connections: int) -> None:
+    def __init__(self, address: str, connections: int, patience: float = ANSWER) -> None:
         self.address = address
         host, _, port = address.rpartition(":")
-        self._pool = _pool((host.strip("[]"), int(port)))
+        self._pool = _pool((host.strip("[]"), int(port)), patience)
         self._free = threading.BoundedSemaphore(connections)
         self._down = False
         self._failed = 0.0  # when it did not answer last, by time.monotonic()
@@ -233,7 +234,7 @@ class Server:
             self._free.release()
 
 
-def _pool(address: tuple[str, int]) -> PooledClient:
+def _pool(address: tuple[str, int], patience: float) -> PooledClient:
     """The connections, made as they are needed. Their number is bounded by who may ask: pymemcache's own bound does not
     wait but raises."""
     try:
@@ -243,7 +244,7 @@ def _pool(address: tuple[str, int]) -> PooledClient:
     return PooledClient(
         address,
         connect_timeout=_CONNECT,
-        timeout=_ANSWER,
+        timeout=patience,
         no_delay=True,  # else Nagle's algorithm and delayed acknowledgements make each command wait for 40 ms
         pool_idle_timeout=_IDLE,
         socket_module=_SOCKETS,

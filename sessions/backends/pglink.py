@@ -36,10 +36,12 @@ class Link(psycopg.Connection[Row]):
     """A connection that waits for its server in bounded time.
 
     Attributes:
-        patience: seconds until an answer has to be there.
+        answer: seconds in which the server has to answer; those of the store.
+        patience: seconds until the answer under way has to be there.
         hung: whether one was not.
     """
 
+    answer = ANSWER
     patience = ANSWER
     hung = False
 
@@ -64,7 +66,7 @@ class Link(psycopg.Connection[Row]):
         Args:
             extra: seconds that the statements may take beyond the usual.
         """
-        self.patience = ANSWER + extra
+        self.patience = self.answer + extra
         answer = self.execute(sql, params)
         if watchers:
             publish("trip", to="PostgreSQL", what=sql)
@@ -74,8 +76,8 @@ class Link(psycopg.Connection[Row]):
         """Begin a transaction and send statements of which one waits for a lock that somebody else may hold.
 
         A wait for a lock and a server that hangs look the same from here. So it is waited for in steps: a hanging
-        server is noticed after one of them, ANSWER and `extra`, however long `timeout` is. The cursor is at the result
-        of the first of `sql`'s statements.
+        server is noticed after one of them, `answer` and `extra`, however long `timeout` is. The cursor is at the
+        result of the first of `sql`'s statements.
 
         Raises:
             psycopg.errors.LockNotAvailable: it was held for `timeout` seconds.
@@ -102,12 +104,13 @@ class Links:
 
     Args:
         dsn: a connection string or URL of libpq.
+        patience: seconds in which the server has to answer.
 
     Raises:
         ConfigError: it is none.
     """
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, patience: float = ANSWER) -> None:
         try:
             given = conninfo.conninfo_to_dict(dsn)
         except psycopg.ProgrammingError:  # its text may quote the password
@@ -115,7 +118,8 @@ class Links:
                 "dsn is no connection string of PostgreSQL, such as postgresql://user@localhost:5432/database"
             ) from None
         defaults = {option.keyword.decode(): option.val for option in pq.Conninfo.get_defaults()}
-        self.address = _address({name: (value or b"").decode() for name, value in defaults.items()} | given)
+        options = {name: (value or b"").decode() for name, value in defaults.items()} | given
+        self.server, self.address = _address(options)
         self._dsn = dsn
         self._options: dict[str, Any] = {
             "autocommit": True,  # a transaction begins where a statement says BEGIN
@@ -128,9 +132,11 @@ class Links:
         self._holds = threading.BoundedSemaphore(HOLDS)
         self._away = False  # it did not answer when it was last asked
         self._scout = threading.Lock()
+        link: type[Link] = type("Link", (Link,), {"answer": patience})
         self._pool = ConnectionPool(
-            dsn, connection_class=Link, kwargs=self._options, open=False, min_size=1, max_size=MOST, timeout=FREE,
-            name="sessions", reconnect_timeout=1,  # then it is tried again whenever somebody asks
+            dsn, connection_class=link, kwargs=self._options, open=False, min_size=1, max_size=MOST,
+            timeout=min(FREE, patience), name="sessions",
+            reconnect_timeout=1,  # then it is tried again whenever somebody asks
         )  # fmt: skip
 
     @contextmanager
@@ -247,7 +253,7 @@ class Links:
             raise Unavailable(f"PostgreSQL at {self.address}: {cause}") from error
 
 
-def _address(options: dict[str, Any]) -> str:
-    """Where the server is, for logs: never with a password."""
+def _address(options: dict[str, Any]) -> tuple[str, str]:
+    """Where the server is, and with its database, for logs: never with a password."""
     host, port = options.get("host") or options.get("hostaddr") or "(local socket)", options.get("port") or "5432"
-    return f"{host}:{port}/{options.get('dbname') or options.get('user')}"
+    return f"{host}:{port}", f"{host}:{port}/{options.get('dbname') or options.get('user')}"

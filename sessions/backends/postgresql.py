@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote
 from ..errors import ConfigError, Unavailable, Unreadable
 from ..facts import Facts
 from ..record import Record, reference
-from ..store import Hold, Store, log
+from ..store import Hold, Store, log, patience_of
 from .pgtable import prepare, quoted
 
 if TYPE_CHECKING:
@@ -62,6 +62,8 @@ class PostgresqlStore(Store):
         dsn: the server, database and user, as a URL (postgresql://user@host:5432/database) or a string of libpq.
         table: name of the table, with its schema before a dot if need be. It is made if it is missing and the user may,
             and brought up to date if an earlier version of this package made it and the user owns it.
+        patience: seconds in which the server has to answer, at most 3; None for that. Where it may wait for a lock, one
+            more.
 
     Raises:
         ConfigError: no such name or string; the driver is missing; the table is missing or out of date and the user
@@ -83,16 +85,16 @@ class PostgresqlStore(Store):
         "10 seconds at most.",
     )
 
-    def __init__(self, *, dsn: str, table: str = "sessions") -> None:
+    def __init__(self, *, dsn: str, table: str = "sessions", patience: float | None = None) -> None:
         super().__init__()
         self._table = quoted(table)
         if not isinstance(dsn, str):
             raise ConfigError("dsn must be text, such as postgresql://user@localhost:5432/database")
         try:
-            from .pglink import Links
+            from .pglink import ANSWER, Links
         except ImportError as error:
             raise ConfigError(f"{error}: pip install 'psycopg[binary]' psycopg_pool") from error
-        self._links: Links = Links(dsn)
+        self._links: Links = Links(dsn, patience_of(patience, ANSWER))
         try:
             prepare(self._links, table)
         except Unavailable as error:
@@ -161,6 +163,10 @@ class PostgresqlStore(Store):
 
     def as_stored(self, key: str, record: Record) -> str:
         return "\n".join(map("{}: {}".format, ["key", *_COLUMNS.split(", ")], [key, *_values(record)]))
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        return (self._links.server,)
 
     @property
     def _pattern(self) -> str:
