@@ -22,7 +22,7 @@ import cherrypy
 
 import development
 import sessions
-from pages import site
+from pages import site, xray
 from pages.account import Account, Devices, Password
 from pages.accounts import Accounts
 from pages.backends import Backends
@@ -101,6 +101,9 @@ def build(
     root.healthz = Health()
     vars(root).update(development.extra_pages(extra, profiles) if profiles else {})
 
+    config["/"]["tools.xray.on"] = watched = bool(profiles) and config["/"].get("tools.xray.on", False)
+    if watched:
+        sessions.subscribe(xray.watch)
     config["/"].update(site.error_pages())
     config["/"][ACCOUNTS_OPTION] = accounts
     config["/"]["operators_paths"] = [path]

@@ -56,10 +56,7 @@ class Cookies:
     def read(self) -> bytes:
         """List the cookies of this request. The session's own shows a reference: its value is as good as a key."""
         own = sessions.cookie_name()
-        cookies = [
-            (name, f"(hidden; reference {sessions.reference(value)})" if name == own else value)
-            for name, value in sessions.request_cookies()
-        ]
+        cookies = [(name, site.shown_cookie(name, value)) for name, value in sessions.request_cookies()]
         site.no_store()
         first: dict[str, str] = {}  # of each name: the cookie with the longest path comes first (RFC 6265 section 5.4)
         for name, value in cookies:

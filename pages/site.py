@@ -19,6 +19,7 @@ from typing import Any, ClassVar, NoReturn
 import cherrypy
 import jinja2
 from cherrypy._cpreqbody import process_multipart_form_data, process_urlencoded
+from markupsafe import Markup
 
 import sessions
 
@@ -29,6 +30,8 @@ _HIDDEN_CHARACTERS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x24
 _HIDDEN_CHARACTERS |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
 
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1
+
+SLOT = b"<!-- what is known when the session has been saved -->"
 
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
 
@@ -111,14 +114,27 @@ _templates = jinja2.Environment(
 )
 
 
+def shown(text: object, most: int = 200) -> str:
+    """Return a text as a page shows it: without control characters, and not endless."""
+    text = pictures(text)
+    return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
+
+
 def templates_from(folder: Path) -> None:
     """Look for templates in another folder, too, after the site's own."""
     if str(folder) not in _loader.searchpath:
         _loader.searchpath.append(str(folder))
 
 
-_templates.filters["pictures"] = pictures
-_templates.globals.update(url=url, base=base, navigation=lessons, backend=backend)
+_templates.filters |= {"pictures": pictures, "shown": shown}
+
+
+def slot() -> Markup:
+    """Return what the layout leaves for a tool that fills it in later, see pages/xray.py; nothing without one."""
+    return Markup(SLOT.decode() if getattr(cherrypy.request, "slot", False) else "")  # noqa: S704 - a constant
+
+
+_templates.globals.update(url=url, base=base, navigation=lessons, backend=backend, slot=slot)
 
 
 def wants_json() -> bool:
@@ -151,6 +167,11 @@ def render(
     return body.encode("utf-8")
 
 
+def fragment(template: str, **data: Any) -> bytes:
+    """Return a part of a page: the template filled with data."""
+    return _templates.get_template(template).render(**data).encode("utf-8")
+
+
 def redirect(path: str) -> NoReturn:
     """Send the visitor on to another page of this site by GET (303, RFC 9110 section 15.4.4)."""
     raise cherrypy.HTTPRedirect(url(path), 303)
@@ -169,6 +190,13 @@ def text_field(name: str, value: object) -> str:
     if not isinstance(value, str) or _HALF_CHARACTER.search(value):
         raise cherrypy.HTTPError(400, f"Send the field '{name}' once, as plain text.")
     return value
+
+
+def shown_cookie(name: str, value: str) -> str:
+    """Return the value of a cookie as it may be shown: that of a session is as good as a key, and has a reference."""
+    if name not in sessions.cookie_names():
+        return value
+    return f"(hidden; reference {sessions.reference(value.partition('.')[0])})"
 
 
 def session_reference() -> str | None:

@@ -73,7 +73,7 @@ from .session import (
     RamSession,
     Session,
 )
-from .startup import close_stores, describe, install, open_stores, ping
+from .startup import close_stores, cookie_names, describe, install, open_stores, ping
 from .store import Hold, Store
 from .stored import StoreHTTPError
 from .tool import SessionTool, close, init, reference, save, session_lock
@@ -110,6 +110,7 @@ __all__ = [
     "close",
     "close_stores",
     "cookie_name",
+    "cookie_names",
     "describe",
     "end_other_sessions",
     "end_session",

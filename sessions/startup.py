@@ -14,6 +14,7 @@ from . import compat, tool
 from .audit import OneLine
 from .cookies import LenientRequest
 from .facts import Facts
+from .response import cookie_name
 from .settings import Settings, is_cherrypy_class
 from .table import stores
 from .workers import SpareWorkers
@@ -100,6 +101,12 @@ def describe(app: cherrypy.Application) -> Facts | None:
     """What the backend of an application declares of itself; None while it has no store open."""
     found = stores.of(app)
     return found[0].facts if found else None
+
+
+def cookie_names() -> set[str]:
+    """The names of the cookies that open sessions, anywhere in the application of the current request. Whoever shows
+    cookies must hide the values of these."""
+    return {cookie_name(), *(store.cookie_name for store in stores.of(cherrypy.serving.request.app))}
 
 
 def ping(app: cherrypy.Application) -> None:

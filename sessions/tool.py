@@ -275,7 +275,7 @@ def _log_step(event: Event) -> None:
     settings = getattr(cherrypy.serving.request, "session_settings", None)
     if settings and settings.debug:
         shown = {name: value for name, value in event.details.items() if not isinstance(value, Record)}
-        note(f"step: {event.name}", event.key, **shown)
+        note("step of a session", event.key, step=event.name, **shown)
 
 
 def session_lock() -> AbstractContextManager[Session]:

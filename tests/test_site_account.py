@@ -146,7 +146,7 @@ def test_a_hostile_user_agent_is_text(site: Site, header: str) -> None:
     witness = signed_in(site, header)
     page = witness.get("/account/sessions")
     assert page.status == 200 and len(own(witness)["browser"]) <= 128
-    assert Page(page.text).values("script", "src") == ["/static/copy.js"]
+    assert Page(page.text).values("script", "src") == ["/static/copy.js", "/static/xray.js"]
     assert "alert(1)" not in page.text and "\x9b" not in page.text
 
 

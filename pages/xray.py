@@ -1,0 +1,81 @@
+"""The X-ray: what a request did to its cookies and its session, shown under the page that it answered with.
+
+The session is saved after the page has been made. So the template leaves a slot, and the tool fills it when the session
+has been saved, let go, and its cookie set. What it knows of the session are the events that `sessions` publishes.
+
+It exists only on a site in development (development.py turns it on), and shows itself to nobody but this machine's
+users: who looks over a visitor's shoulder could read the session there.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from typing import Any
+
+import cherrypy
+
+import sessions
+from pages import behind, picture, site
+
+_MOST_STEPS = 300  # of one request; a page that lets its session go and takes it again may have any number
+_MOST_BEFORE = 100  # redirects that are remembered until the page they lead to is shown
+
+_before: OrderedDict[str, dict[str, Any]] = OrderedDict()  # by the key of the session, until the page asks for it
+_mutex = threading.Lock()
+
+
+def watch(event: sessions.Event) -> None:
+    """Keep each step with the request that takes it; a thread of the package's own has none."""
+    request = cherrypy.serving.request
+    if request.app is not None:
+        steps = vars(request).setdefault("xray_steps", [])
+        if len(steps) < _MOST_STEPS:
+            steps.append(event)
+
+
+class XRay(cherrypy.Tool):
+    """`cherrypy.tools.xray`."""
+
+    def __init__(self) -> None:
+        super().__init__("before_finalize", fill, name="xray", priority=90)  # the session is saved at 60
+
+    def _setup(self) -> None:
+        request = cherrypy.serving.request
+        if site.from_this_machine():
+            request.slot = True
+            request.hooks.attach("before_handler", lambda: _mark("handler"), priority=95)
+            request.hooks.attach("before_finalize", lambda: _mark("answered"), priority=5)
+            super()._setup()
+
+
+def _mark(name: str) -> None:
+    watch(sessions.Event(name, time.perf_counter(), "", {}))
+
+
+def fill() -> None:
+    """Put the X-ray into the slot of the page; of a redirect, keep it for the page that it leads to."""
+    response = cherrypy.serving.response
+    session = getattr(cherrypy.serving, "session", None)
+    key = session.claimed_key if isinstance(session, sessions.Session) else ""
+    if 300 <= int(str(response.status or 200)[:3]) < 400:
+        _keep(key, picture.of_request())
+    elif not response.stream and site.SLOT in (body := response.collapse_body()):
+        with _mutex:
+            before = _before.pop(key, None)
+        panel = site.fragment("xray.html", now=picture.of_request(), before=before, **behind.of_request())
+        response.body = body.replace(site.SLOT, panel, 1)
+        response.headers.setdefault("Cache-Control", "no-store")
+
+
+def _keep(key: str, shown: dict[str, Any]) -> None:
+    if key:
+        with _mutex:
+            _before[key] = shown
+            _before.move_to_end(key)
+            while len(_before) > _MOST_BEFORE:
+                _before.popitem(last=False)
+
+
+cherrypy.tools.xray = XRay()
