@@ -45,6 +45,13 @@ def counter(page: Page) -> None:
         page.goto("/counter")
 
 
+def xray(page: Page) -> None:
+    """Show what the third visit to the counter did."""
+    counter(page)
+    page.get_by_text("X-ray of this request").click()
+    page.get_by_text("X-ray of this request").evaluate("summary => summary.scrollIntoView()")
+
+
 def login(page: Page) -> None:
     """Show the form to sign in."""
     page.goto("/login")
@@ -77,7 +84,7 @@ def backends(page: Page) -> None:
 
 
 PICTURES: list[tuple[Callable[[Page], None], dict[str, int], str]] = [
-    *((show, DESKTOP, "") for show in (tour, cookies, counter, login, account, devices, backends)),
+    *((show, DESKTOP, "") for show in (tour, cookies, counter, xray, login, account, devices, backends)),
     *((show, PHONE, "-phone") for show in (tour, counter)),
 ]
 
