@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from services import ServiceError
 from services.postgresql import program
 
-from . import contention, cost, growth, pages, peers, trips
+from . import contention, cost, growth, pages, peers, trips, watching
 from .client import RequestFailed
 from .report import Report, machine
 from .sizes import SIZES, Sizes
@@ -21,6 +21,7 @@ SECTIONS: dict[str, Callable[[Report, Stage, Sizes], None]] = {
     "contention": contention.run,
     "growth": growth.run,
     "pages": pages.run,
+    "watching": watching.run,
     "peers": peers.run,
 }
 _USUAL = [name for name in SECTIONS if name != "peers"]  # that one is make bench-peers
