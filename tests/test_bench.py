@@ -21,6 +21,7 @@ TITLES = [
     "Cost of a session", "Round trips a request", "One session, many requests", "Growth: cost with many live sessions",
     "Growth: bytes a session", "Growth: 20 expired sessions are removed while the site serves",
     "Growth: after 20 anonymous visits, and 20 sessions made and expired", "The whole page, /counter",
+    "Watching a session",
 ]  # fmt: skip
 
 
@@ -52,6 +53,11 @@ def test_every_section_is_printed_with_the_versions_of_everything(printed: str) 
 def test_the_cost_of_every_backend_stands_beside_cherrypys_own(printed: str) -> None:
     text = section(printed, "Cost of a session")
     assert all(len(row(text, name)) == 3 for name in [*BACKENDS, "CherryPy ram", "CherryPy file"])
+
+
+def test_looking_whether_anybody_watches_costs_next_to_nothing(printed: str) -> None:
+    alone, _, looks, all_looks = row(section(printed, "Watching a session"), "ram write")
+    assert 4 < looks < 20 and 0 < all_looks < alone / 10
 
 
 def test_a_locked_request_makes_two_round_trips_and_an_untouched_page_none(printed: str) -> None:
