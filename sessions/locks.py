@@ -6,6 +6,13 @@ server or the database. So nobody polls against a neighbour thread and no waitin
 `threading.Lock` per key was the simpler way. It is not fair (a thread that releases and takes again usually wins over
 one that has waited for seconds), and the table of locks either grows with every session ever seen or is cleaned by
 guessing who still needs an entry. Here an entry exists exactly while its key is held.
+
+Between processes there is no queue, so the threads of one go through in rounds. The first of a round lets those go
+ahead who wait in other processes already, and takes the lock that all of them see. It is then passed on within the
+process to those who waited by then; whoever came later belongs to the next round. Two simpler ways failed. Where the
+lock went to the next thread as long as anybody waited, a visitor at another process waited for ten turns and more.
+Where it was let go at each turn, other processes broke into the rounds by chance, and each time waited some
+milliseconds for it.
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, Protocol
 
 from .errors import LockTimeout
 from .events import publish, watchers
@@ -77,12 +85,26 @@ class _Waiter:
         self.owns = False
 
 
+class Lock(Protocol):
+    """A lock that other processes see."""
+
+    def close(self) -> None:
+        """Let go of it."""
+
+
+class _Queue(deque[_Waiter]):
+    """Who waits for a key that is held."""
+
+    turns = 0  # how many of them belong to this round
+    passed: Lock | None = None  # what the next one gets from the one before
+
+
 class FairLocks:
     """Locks by key, first come first served."""
 
     def __init__(self) -> None:
         self._mutex = threading.Lock()
-        self._queues: dict[str, deque[_Waiter]] = {}  # a key is here while it is held
+        self._queues: dict[str, _Queue] = {}  # a key is here while it is held
 
     def __len__(self) -> int:
         """How many keys are held."""
@@ -97,7 +119,7 @@ class FairLocks:
         with self._mutex:
             queue = self._queues.get(key)
             if queue is None:
-                self._queues[key] = deque()
+                self._queues[key] = _Queue()
                 return
             if len(queue) >= MAX_WAITING_FOR_ONE:
                 raise LockTimeout(f"{len(queue)} requests are waiting for this session already")
@@ -128,41 +150,65 @@ class FairLocks:
         with self._mutex:
             if key in self._queues:
                 return False
-            self._queues[key] = deque()
+            self._queues[key] = _Queue()
             return True
+
+    def begin_round(self, key: str) -> None:
+        """The holder of `key` has the lock that other processes see. Those who wait now may have it next."""
+        queue = self._queues[key]
+        queue.turns = len(queue)
+
+    def pass_on(self, key: str, lock: Lock) -> bool:
+        """Leave that lock to the next thread, before `release`. False if there is none in this round."""
+        queue = self._queues[key]
+        if not queue or not queue.turns:
+            return False
+        queue.turns -= 1
+        queue.passed = lock
+        return True
+
+    def passed(self, key: str) -> Any:
+        """The lock that was left to the holder of `key`; None if it has to take one, as the first of a round."""
+        queue = self._queues[key]
+        passed, queue.passed = queue.passed, None
+        return passed
 
     def release(self, key: str) -> None:
         """Hand the lock of `key` to the thread that has waited longest, or forget the key."""
         with self._mutex:
             queue = self._queues[key]
-            if not queue:
+            waiter = queue.popleft() if queue else None
+            if waiter:
+                waiter.owns = True
+                waiter.gate.release()
+            else:
                 del self._queues[key]
-                return
-            waiter = queue.popleft()
-            waiter.owns = True
-            waiter.gate.release()
+        if not waiter:
+            if queue.passed:  # to somebody who has stopped waiting meanwhile
+                queue.passed.close()
+            return
         time.sleep(0)  # let it run now: it would get the interpreter only when this thread has sent its whole answer
 
 
 def poll(attempt: Callable[[], bool], timeout: float, what: str) -> None:
     """Repeat `attempt` until it is true, for locks that other processes hold and that cannot be waited for otherwise.
 
-    The pauses grow from half a millisecond to eight: short against a page, and under one percent of a core for a wait
-    of seconds. Only the one thread that won the lock of the process polls.
+    Each pause is a fifth of the time waited so far, so that little is lost when the lock is free, within half a
+    millisecond and twenty: under one percent of a core for a wait of seconds. Only the one thread that won the lock of
+    the process polls.
 
     Raises:
         LockTimeout: `attempt` stayed false for `timeout` seconds; the message says `what` was waited for.
     """
     if attempt():
         return
-    end = time.monotonic() + timeout
-    pause = 0.0005
+    began = now = time.monotonic()
     with waiting.one_more():
         while True:
-            left = end - time.monotonic()
+            left = began + timeout - now
             if left <= 0:
                 raise LockTimeout(f"{what} was locked by another process for {timeout:.3g} seconds")
-            time.sleep(min(pause, left))
+            time.sleep(min(max((now - began) / 8, 0.0005), 0.02, left))
             if attempt():
                 return
-            pause = min(pause * 2, 0.008)
+            now = time.monotonic()

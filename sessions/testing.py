@@ -111,6 +111,14 @@ def _hold_until_killed(factory: Factory, key: str, held: Any) -> None:
     signal.pause()
 
 
+def _take_a_turn(factory: Factory, key: str, told: Any) -> None:
+    store = opened(factory, Clock())
+    told.put(time.time())
+    hold = store.acquire(key, LONG)
+    told.put(time.time())
+    hold.release()
+
+
 @contextlib.contextmanager
 def process(target: Callable[..., None], *args: Any) -> Iterator[Any]:
     """Run `target` in a new interpreter; it is ended in any case."""
@@ -517,6 +525,33 @@ class StoreContract:
             assert count_of(store.load(key)) == 400
         elif not store.facts.shared:
             assert count_of(store.load(key)) == 200
+
+    def test_threads_of_one_process_let_another_process_have_its_turn(self, store: Store, factory: Factory) -> None:
+        """Four threads want the session all the time, so it is never free. It is another's after two rounds at most."""
+        if not store.facts.locks_processes:
+            return  # it takes what it wants
+        key, turns, enough = store.new_key(), list[float](), threading.Event()
+        store.create(key, a_record())
+        told = multiprocessing.get_context("spawn").Queue()
+
+        def take_turns() -> None:
+            while not enough.is_set():
+                hold = store.acquire(key, LONG)
+                turns.append(time.time())
+                time.sleep(0.02)
+                hold.release()
+
+        threads = [threading.Thread(target=take_turns) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        try:
+            with process(_take_a_turn, factory, key, told):
+                came, had = told.get(timeout=LONG), told.get(timeout=LONG)
+        finally:
+            enough.set()
+            for thread in threads:
+                thread.join()
+        assert sum(came < turn < had for turn in turns) <= 8
 
     def test_a_killed_holder_blocks_nobody(self, store: Store, factory: Factory) -> None:
         if not store.facts.locks_processes:

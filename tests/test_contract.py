@@ -83,7 +83,7 @@ class TestFunctionsWithoutDelete(TestFunctions):
 
 
 class ShortLease(MemcachedStore):
-    """A killed holder blocks a session until its lease runs out; no test waits for half a minute."""
+    """A killed holder blocks a session until its lease runs out; the test need not wait for the usual one."""
 
     lease = 3
 

@@ -79,6 +79,56 @@ def test_who_releases_and_takes_again_stands_behind_those_who_wait(waiting: Wait
     assert order == ["the one who waited", "the one who had it"]
 
 
+class Outside:
+    """Stands for a lock that other processes see."""
+
+    closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_the_outside_lock_is_passed_to_those_who_waited_when_the_round_began_and_to_nobody_else(
+    waiting: Waiting,
+) -> None:
+    table, got, outside = FairLocks(), list[object](), Outside()
+
+    def take() -> None:
+        table.acquire("key", LONG)
+        got.append(table.passed("key"))
+        table.pass_on("key", outside)
+        table.release("key")
+
+    table.acquire("key", LONG)
+    assert table.passed("key") is None, "who finds the key free is the first of a round"
+    assert not table.pass_on("key", outside), "there is nobody"
+    with running(take):
+        until(lambda: waiting.count == 1)
+        table.begin_round("key")
+        with running(take):
+            until(lambda: waiting.count == 2)
+            assert table.pass_on("key", outside)
+            table.release("key")
+    assert got == [outside, None]
+    assert not outside.closed and len(table) == 0
+
+
+def test_an_outside_lock_passed_to_nobody_is_let_go(waiting: Waiting) -> None:
+    table, outside = FairLocks(), Outside()
+
+    def refused() -> None:
+        with pytest.raises(LockTimeout):
+            table.acquire("key", 0.05)
+
+    table.acquire("key", LONG)
+    with running(refused):
+        until(lambda: waiting.count == 1)
+        table.begin_round("key")
+        assert table.pass_on("key", outside)
+    table.release("key")
+    assert outside.closed and len(table) == 0
+
+
 def test_different_keys_do_not_wait_for_each_other() -> None:
     table = FairLocks()
     for n in range(50):

@@ -24,8 +24,11 @@ from services.memcached import Memcached
 from services.proxy import Proxy
 from sessions import CannotList, ConfigError, LockTimeout, Record, TooLarge, Unavailable
 from sessions.backends.memcached import MemcachedStore
+from sessions.backends.memcached_hold import MemcachedHold
 from sessions.backends.memcached_server import Reply, Server, replies
 from sessions.backends.memcached_users import list_of
+from sessions.locks import waiting
+from sessions.settings import Settings
 from sessions.testing import LONG, SHORT, a_record, add_one, count_of, process
 from tests.test_rules import a_server as a_site
 from tests.visitor import Visitor
@@ -36,6 +39,7 @@ DAY = 86400
 
 class ShortLease(MemcachedStore):
     lease = 2
+    renewed_for = 0.0
 
 
 @pytest.fixture
@@ -809,6 +813,131 @@ def test_sessions_of_a_server_that_is_down_are_not_taken_for_dead(
 
 
 # ---------------------------------------------------------------- leases
+
+
+class QuickHeart(MemcachedStore):
+    heartbeat_every = 0.02
+
+
+def lasts(server: Memcached, key: str) -> int:
+    """Seconds until the lock of a session is dropped; 0 if there is none."""
+    found = re.search(r"HD t(\d+)", ask(server, f"mg sessions:{key}:lock t"))
+    return int(found[1]) if found else 0
+
+
+def beats() -> bool:
+    return any(thread.name == "session leases" for thread in threading.enumerate())
+
+
+def test_a_killed_process_blocks_nobody_as_long_as_a_request_waits(store: MemcachedStore) -> None:
+    assert store.lease + 1 < Settings.lock_timeout / 1.5
+    assert store.heartbeat_every * 2 + BOUND < store.lease, "one answer that does not come ends no lease"
+
+
+def test_a_lease_is_renewed_while_its_holder_works_and_not_longer(
+    server: Memcached, open_store: Callable[..., MemcachedStore]
+) -> None:
+    store = open_store(server, kind=QuickHeart)
+    key = a_key(store)
+    hold = store.acquire(key, LONG)
+    for _ in range(3):
+        ask(server, f"mg sessions:{key}:lock T2")
+        wait_until(lambda: lasts(server, key) > 3)
+    assert hold.commit(fresh(2)), "it is still the same lock"
+    assert lasts(server, key) == 0
+    wait_until(lambda: not beats())
+
+
+def test_a_page_that_is_stuck_does_not_keep_its_lease(
+    server: Memcached, open_store: Callable[..., MemcachedStore], logged: list[str]
+) -> None:
+    class Impatient(QuickHeart):
+        renewed_for = 0.1
+
+    store = open_store(server, kind=Impatient)
+    key = a_key(store)
+    hold = store.acquire(key, LONG)
+    wait_until(lambda: not beats())
+    assert "its lease ends now" in logged[-1]
+    ask(server, f"md sessions:{key}:lock")  # as the server does when its time is over
+    add_one(open_store(server), key, 1)
+    assert not hold.commit(fresh(99))
+
+
+def test_a_holder_whose_lock_was_lost_learns_it_at_the_next_beat(
+    server: Memcached, open_store: Callable[..., MemcachedStore], logged: list[str]
+) -> None:
+    slow, quick = open_store(server, kind=QuickHeart), open_store(server)
+    key = a_key(slow)
+    hold = slow.acquire(key, LONG)
+    ask(server, f"md sessions:{key}:lock")
+    other = quick.acquire(key, LONG)
+    wait_until(lambda: not len(slow.heartbeat))
+    assert not hold.commit(fresh(99)), "the other one's save would be lost"
+    assert "was lost and another request took it" in logged[-1]
+    assert other.commit(fresh(2)) and count_of(slow.load(key)) == 2
+
+
+def test_a_hold_that_could_not_be_made_is_not_renewed(store: MemcachedStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_answer(self: MemcachedHold) -> None:
+        raise Unavailable("no answer")
+
+    key = a_key(store)
+    with monkeypatch.context() as patch:
+        patch.setattr(MemcachedHold, "read", no_answer)
+        refused(lambda: store.acquire(key, LONG))
+    assert len(store.heartbeat) == 0
+    add_one(store, key, 1)
+
+
+def test_a_fork_renews_its_own_leases_only(store: MemcachedStore) -> None:
+    held, key = store.acquire(a_key(store), LONG), a_key(store)
+    child = os.fork()
+    if child == 0:
+        none = len(store.heartbeat) == 0
+        store.acquire(key, LONG)
+        os._exit(0 if none and len(store.heartbeat) == 1 else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert len(store.heartbeat) == 1
+    held.release()
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_a_lock_is_passed_on_within_the_process_and_the_record_is_read_again(
+    server: Memcached, store: MemcachedStore, saves: bool
+) -> None:
+    key = a_key(store)
+    hold = store.acquire(key, LONG)
+    number = ask(server, f"mg sessions:{key}:lock c")
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(store.acquire, key, LONG)
+        wait_until(lambda: waiting.count == 1)
+        store.locks.begin_round(key)
+        assert hold.commit(fresh(2)) if saves else hold.release() is None
+        following = waits.result()
+    assert count_of(following.record) == (2 if saves else 1)
+    assert ask(server, f"mg sessions:{key}:lock c") == number
+    assert len(store.heartbeat) == 1
+    assert following.commit(fresh(3))
+    assert lasts(server, key) == 0 and len(store.heartbeat) == 0
+
+
+def test_a_lock_that_was_lost_while_it_was_passed_on_is_taken_anew(
+    server: Memcached, open_store: Callable[..., MemcachedStore]
+) -> None:
+    store = open_store(server, kind=QuickHeart)
+    key = a_key(store)
+    hold = store.acquire(key, LONG)
+    ask(server, f"md sessions:{key}:lock")
+    wait_until(lambda: len(store.heartbeat) == 0)
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(store.acquire, key, LONG)
+        wait_until(lambda: waiting.count == 1)
+        store.locks.begin_round(key)
+        hold.release()
+        following = waits.result()
+    assert lasts(server, key) > 0
+    following.release()
 
 
 def test_a_late_save_never_overwrites_anothers(

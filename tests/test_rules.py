@@ -329,7 +329,7 @@ def test_04_early_locks_before_the_body_is_read(known: Visitor) -> None:
 def test_04_implicit_does_not_lock_while_the_body_comes_in(server: Server, known: Visitor) -> None:
     half = send_half_a_form(known.url, "/short/put", known.cookies)
     for _ in range(5):
-        assert known.get("/short/read").text == "1"
+        assert known.get("/read").text == "1"
     finish_the_form(half)
 
 
@@ -387,8 +387,7 @@ def test_06_a_lock_is_not_waited_for_longer_than_lock_timeout(under_way: Any, kn
     first.finish()
 
 
-# In Memcached a killed holder's lock is a lease, and ends with it: the contract suite waits for a short one.
-@pytest.mark.parametrize("backend", [name for name in SHARED if name != "memcached"], indirect=True)
+@pytest.mark.parametrize("backend", SHARED, indirect=True)
 def test_06_a_killed_holder_blocks_nobody(server: Server, backend: str, known: Visitor) -> None:
     with Server(backend, server.folder) as other, ThreadPoolExecutor(1) as pool:
         lost = pool.submit(Visitor(other.url, dict(known.cookies)).get, "/hold?word=never")
@@ -396,7 +395,7 @@ def test_06_a_killed_holder_blocks_nobody(server: Server, backend: str, known: V
         assert known.get("/short/read").status == 503
         other.process.kill()
         other.process.wait()
-        assert known.get("/short/read").text == "1"
+        assert known.get("/read").text == "1"
         with pytest.raises(OSError):
             lost.result(30)
 
@@ -648,7 +647,7 @@ def test_15_a_store_that_does_not_answer_is_a_503_and_the_session_is_there_after
 
 def test_16_an_idle_session_ends_though_the_client_keeps_its_cookie(server: Server, known: Visitor) -> None:
     server.move_clock(TIMEOUT - 1)
-    assert known.get("/short/read").text == "1"
+    assert known.get("/read").text == "1"
     other = server.visitor()
     other.get("/count")
     server.move_clock(TIMEOUT + 1)

@@ -88,15 +88,20 @@ class FileStore(Store):
     @answers
     def _hold(self, key: str, timeout: float) -> Hold:
         end = time.monotonic() + timeout
-        while (journal := Journal.open(self.path(key), self.durable)) is not None:
+        passed: Journal | None = self.locks.passed(key)
+        while (journal := passed or Journal.open(self.path(key), self.durable)) is not None:
             try:
-                poll(journal.try_lock, end - time.monotonic(), f"session {reference(key)}")
+                if not passed:
+                    poll(journal.try_turn, end - time.monotonic(), f"session {reference(key)}")
                 if (hold := self._held(key, journal)) is not None:
+                    if not passed:
+                        self.locks.begin_round(key)
                     return hold
             except BaseException:
                 journal.close()
                 raise
             journal.close()  # it was deleted, rewritten or set aside: look again
+            passed = None
         return Hold(self, key, None)
 
     def _held(self, key: str, journal: Journal) -> FileHold | None:

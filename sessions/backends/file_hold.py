@@ -65,4 +65,5 @@ class FileHold(Hold):
         os.replace(self._journal.path, self._journal.path + UNREADABLE)
 
     def _unlock(self) -> None:
-        self._journal.close()
+        if not self._files.locks.pass_on(self._key, self._journal):
+            self._journal.close()

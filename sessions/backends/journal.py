@@ -67,6 +67,21 @@ class LockedFile:
         return os.fstat(self._fd).st_nlink > 0
 
 
+    def try_turn(self) -> bool:
+        """Take the lock if nobody has it, and no other process waits for it already.
+
+        Who waits has a second lock on the file, of a kind that a process has and flock knows nothing of.
+        """
+        try:
+            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        taken = self.try_lock()
+        if taken:
+            fcntl.lockf(self._fd, fcntl.LOCK_UN)
+        return taken
+
+
 class Journal(LockedFile):
     """A session's file, open. Its methods raise OSError where the disk does not do what is asked."""
 

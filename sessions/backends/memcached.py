@@ -2,8 +2,8 @@
 
 Memcached asks nobody for a password: whoever reaches it has all sessions. Keep it on loopback or a network of its own.
 
-`memcached_hold.py` says how a session is locked, `memcached_users.py` how those of a user are found, and
-`memcached_server.py` how the servers are talked to.
+`memcached_hold.py` and `memcached_lease.py` say how a session is locked, `memcached_users.py` how those of a user are
+found, and `memcached_server.py` how the servers are talked to.
 
 Rejected: moving the keys of a dead server to another one, as clients for caches do. The sessions there would not be
 unreachable for a while but missing, and there again, out of date, when the server is back.
@@ -20,12 +20,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import ClassVar
 
-from ..errors import CannotList, ConfigError, TooLarge, Unavailable, Unreadable
+from ..errors import CannotList, ConfigError, LockTimeout, TooLarge, Unavailable, Unreadable
 from ..facts import Facts
 from ..locks import poll
 from ..record import Record, reference
 from ..store import Hold, Store, log, patience_of
-from .memcached_hold import MemcachedHold, expiry, item, to_get
+from .memcached_heartbeat import Heartbeat
+from .memcached_hold import MemcachedHold, expiry, to_get
+from .memcached_lease import Lease, item
 from .memcached_server import ANSWER, Reply, Server
 from .memcached_users import UserLists
 
@@ -49,8 +51,10 @@ class MemcachedStore(Store):
             unavailable until they are back.
 
     Attributes:
-        lease: seconds a lock lives whose holder does not come back. A handler that takes longer can still save if
-            nobody else has taken the session meanwhile.
+        lease: seconds a lock lives whose process has died; well below `lock_timeout`, and more than a server that does
+            not answer can take from it.
+        heartbeat_every, renewed_for: seconds from one renewal of a lease to the next, and for which a page may hold a
+            session that others want. A page that takes longer can still save if nobody else has taken the session.
         connections: to each server, at most. They are held for round trips, not for requests.
     """
 
@@ -63,8 +67,8 @@ class MemcachedStore(Store):
         max_bytes=1024 * 1024 - 512 - _PACKING,
         keeps="In the memory of one or several servers, as long as they run.",
         sharing="All processes, on all machines, that name the same servers.",
-        locking="A fair queue among the threads of a process; between processes a lease of 30 seconds, and a save that "
-        "the server refuses if the session has changed since it was read.",
+        locking="A fair queue among the threads of a process; between processes a lease of 5 seconds that a living "
+        "holder renews for 5 minutes, and a save that the server refuses if the session has changed since it was read.",
         cleaning="The server drops each session when its time is over.",
         outage="Sessions of a server that does not answer: 503 within two seconds; those of the other servers go on. "
         "After a restart of the server they are gone.",
@@ -73,7 +77,9 @@ class MemcachedStore(Store):
         "drops the list of a user's sessions, each is hidden from that user until it is next renewed.",
     )
 
-    lease: ClassVar[int] = 30
+    lease: ClassVar[int] = 5
+    heartbeat_every: ClassVar[float] = 1.0
+    renewed_for: ClassVar[float] = 300.0
     connections: ClassVar[int] = 32
 
     def __init__(self, *, servers: str | Sequence[str], patience: float | None = None) -> None:
@@ -84,6 +90,7 @@ class MemcachedStore(Store):
 
         self._nodes = RendezvousHash(list(self._servers))
         self.users = UserLists(self)
+        self.heartbeat = Heartbeat(self.heartbeat_every, self.renewed_for)
         self._token = secrets.token_hex(8)
         self._check()
 
@@ -157,9 +164,20 @@ class MemcachedStore(Store):
             raise
 
     def _hold(self, key: str, timeout: float) -> Hold:
-        hold = MemcachedHold(self, key)
-        poll(hold.try_lock, timeout, f"session {reference(key)}")
-        hold.read()
+        passed: Lease | None = self.locks.passed(key)
+        lease = passed if passed and passed.goes_on() else Lease(self, key)
+        hold = MemcachedHold(self, key, lease)
+        try:
+            if lease is not passed:
+                poll(hold.try_lock, timeout, f"session {reference(key)}")
+                self.locks.begin_round(key)
+            hold.read()
+        except LockTimeout:
+            hold.give_up()
+            raise
+        except BaseException:
+            lease.abandon()
+            raise
         return hold
 
     def load(self, key: str) -> Record | None:
@@ -211,6 +229,7 @@ class MemcachedStore(Store):
         raise Unavailable("; ".join(failures))
 
     def close(self) -> None:
+        self.heartbeat.close()
         for server in self._servers.values():
             server.close()
 

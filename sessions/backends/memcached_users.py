@@ -35,7 +35,8 @@ from typing import TYPE_CHECKING
 from ..errors import Unavailable
 from ..record import Record, reference
 from ..store import log
-from .memcached_hold import expiry, item, to_get
+from .memcached_hold import expiry, to_get
+from .memcached_lease import item
 from .memcached_server import Reply, Server
 
 if TYPE_CHECKING:
