@@ -46,7 +46,7 @@ class Laboratory:
         profiles: the session options of each profile, by its name, without `tools.sessions.`, as they would be here.
     """
 
-    lesson = site.Lesson("/lab", "Laboratory", "Experiments: races, clocks, thieves, and a server that stops.")
+    lesson = site.Lesson("/lab", "Lab", "Experiments: races, clocks, thieves, and a server that stops.")
     _cp_config = {**site.NO_SLASH, "hooks.on_start_resource.lab": own_machine_only}
 
     def __init__(self, profiles: Mapping[str, Mapping[str, Any]]) -> None:

@@ -201,7 +201,7 @@ def test_another_device_is_ended_from_the_list(new_page: NewPage) -> None:
     expect(other).to_contain_text("curl")
     expect(other.get_by_role("button")).to_have_accessible_description(re.compile(f"curl.* No. {number}"))
     other.get_by_role("button", name="End").click()
-    expect(desk.get_by_text("Type your password first. Nothing was ended.")).to_be_visible()
+    expect(desk.get_by_text("Type your password first. Nothing was ended.", exact=True)).to_be_visible()
     expect(desk.get_by_label("Your password")).to_be_focused()
     desk.get_by_label("Your password").fill(PASSWORD)
     desk.keyboard.press("Enter")  # which presses the first button of a form: it must not be that of a session
