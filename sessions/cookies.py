@@ -121,12 +121,14 @@ def set_cookie(
     secure: bool = False,
     httponly: bool = True,
     samesite: str | None = "Lax",
+    now: float | None = None,
 ) -> None:
     """Set a cookie of the response.
 
     Args:
         max_age: seconds; 0 to delete it, None for a cookie that ends with the browser. Expires says the same moment to
             the clients that know no Max-Age.
+        now: epoch seconds that `max_age` counts from; the time of day if None.
     """
     cookie = cherrypy.serving.response.cookie
     cookie[name] = value
@@ -136,7 +138,7 @@ def set_cookie(
         morsel["domain"] = domain
     if max_age is not None:
         morsel["max-age"] = max_age
-        morsel["expires"] = httputil.HTTPDate(time.time() + max_age if max_age else 0)
+        morsel["expires"] = httputil.HTTPDate((time.time() if now is None else now) + max_age if max_age else 0)
     if secure:
         morsel["secure"] = True
     if httponly:

@@ -30,14 +30,15 @@ def tell_browser(session: Session) -> None:
     if session.cookie == "expired":
         _set_cookie(settings, "", 0)
     elif session.cookie == "new" or (session.cookie == "renewed" and persistent):
-        _set_cookie(settings, session.cookie_value, session.cookie_age if persistent else None)
+        age = session.cookie_age if persistent else None
+        _set_cookie(settings, session.cookie_value, age, session.store.clock())
     else:
         return
     if watchers:
         publish("told", session.claimed_key, how=session.cookie)
 
 
-def _set_cookie(settings: Settings, value: str, max_age: int | None) -> None:
+def _set_cookie(settings: Settings, value: str, max_age: int | None, now: float | None = None) -> None:
     secure = is_https() if settings.secure == "auto" else bool(settings.secure)
     if secure and value and not is_https():
         note(
@@ -54,6 +55,7 @@ def _set_cookie(settings: Settings, value: str, max_age: int | None) -> None:
         secure=secure,
         httponly=settings.httponly,
         samesite=settings.samesite,
+        now=now,
     )
 
 

@@ -11,6 +11,7 @@ import pytest
 
 import sessions
 from sessions.cookies import RequestCookies, is_cookie_path, parse
+from sessions.table import stores
 
 from .wsgi import Client, Counter, application
 
@@ -152,6 +153,13 @@ def test_the_cookie_is_as_configured(options: dict[str, Any], expected: dict[str
     answer = Client(application(Counter(), **options)).get()
     morsel = answer.cookies[options.get("name", "session_id")]
     assert {name: morsel[name] for name in expected} == expected
+
+
+def test_expires_is_a_date_by_the_clock_of_the_store_as_the_deadline_is() -> None:
+    app = application(Counter())
+    [store] = stores.of(app)
+    store.clock = lambda: 2_000_000_000.0
+    assert Client(app).get().cookies["session_id"]["expires"] == "Wed, 18 May 2033 04:33:20 GMT"
 
 
 class Fails:
