@@ -16,6 +16,8 @@ from typing import Any
 
 import cherrypy
 
+from lab.expiry import Expiry
+from lab.fixation import Fixation
 from pages import site
 
 FOLDER = Path(__file__).resolve().parent
@@ -53,6 +55,8 @@ class Laboratory:
         site.templates_from(FOLDER / "templates")
         self.static = Static()
         # One line for each experiment:
+        self.fixation = Fixation()
+        self.expiry = Expiry()
 
     @property
     def experiments(self) -> list[site.Lesson]:

@@ -10,7 +10,7 @@ import json
 import time
 from collections.abc import Callable, Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
 from http.cookies import SimpleCookie
 from typing import Any
@@ -41,13 +41,16 @@ class Kept:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back: `set_cookie`, the lines of that header; `told`, the JSON; `seconds`, how long it took."""
+    """What came back: `set_cookie`, the lines of that header; `told`, the JSON; `seconds`, how long it took. And what
+    was asked: `request`, method and path; `sent`, the cookies that went along, by name."""
 
     status: int
     headers: Mapping[str, str]
     set_cookie: tuple[str, ...]
     told: dict[str, Any]
     seconds: float
+    request: str = ""
+    sent: Mapping[str, Kept] = field(default_factory=dict)
 
 
 class Visitor:
@@ -66,27 +69,40 @@ class Visitor:
         self.clock = clock
         self.jar: dict[str, Kept] = {}
 
-    def ask(self, method: str, path: str, form: Mapping[str, str] | None = None) -> Answer:
+    def ask(
+        self, method: str, path: str, form: Mapping[str, str] | None = None, more: Mapping[str, str] | None = None
+    ) -> Answer:
         """Send a request with the cookies of the jar, and keep those of the answer. It follows no redirect.
+
+        Args:
+            form: fields of the body.
+            more: headers beyond those that each request has.
 
         Raises:
             OSError, http.client.HTTPException: no answer came.
         """
-        headers = {"Accept": "application/json"}
+        headers = {"Accept": "application/json", "Connection": "close", **(more or {})}
         if cookies := self.cookie_header():
             headers["Cookie"] = cookies
+        sent = dict(self.jar)
         if form is not None:
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         host, port = self._address.hostname or "", self._address.port
         began = time.perf_counter()
         with closing(http.client.HTTPConnection(host, port, timeout=SECONDS)) as connection:
             connection.request(method, path, urlencode(form) if form is not None else None, headers)
-            response = connection.getresponse()
-            body = response.read()
-            lines = tuple(response.headers.get_all("Set-Cookie") or ())
+            with connection.sock.dup() as line:
+                response = connection.getresponse()
+                body = response.read()
+                took = time.perf_counter() - began
+                # The server ends a request after its answer has gone out. Nobody at a keyboard is so quick that the
+                # next one finds it unfinished; a program is, and would meet what is kept for requests under way.
+                line.settimeout(SECONDS)
+                line.recv(1)
+        lines = tuple(response.headers.get_all("Set-Cookie") or ())
         self.take(lines)
         told = json.loads(body) if response.headers.get_content_type() == "application/json" else {}
-        return Answer(response.status, dict(response.headers), lines, told, time.perf_counter() - began)
+        return Answer(response.status, dict(response.headers), lines, told, took, f"{method} {path}", sent)
 
     def cookie_header(self) -> str:
         """What the Cookie header of the next request says; what has run out by the visitor's clock is thrown away."""

@@ -1,0 +1,85 @@
+"""The site with its laboratory in the process of the tests: they can look into its stores, whatever the profile."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cherrypy
+import pytest
+
+import app
+import development
+import sessions
+from server import listen
+from sessions.codec import decode
+from sessions.table import stores
+from settings import load_settings
+from tests.backends import environment_of
+from tests.witness import JSON, Witness
+
+
+@dataclass
+class Laboratory:
+    """A site that runs, and a visitor to it.
+
+    Attributes:
+        lab: the page /lab, with the experiments below it.
+    """
+
+    application: cherrypy.Application
+    visitor: Witness
+
+    @property
+    def lab(self) -> Any:
+        return self.application.root.lab
+
+    def store(self, cookie_name: str) -> sessions.Store:
+        """The open store whose sessions have a cookie of this name."""
+        [found] = [store for store in stores.of(self.application) if store.cookie_name == cookie_name]
+        return found
+
+    def shown(self, path: str) -> Any:
+        """What the page says in JSON."""
+        answer = self.visitor.get(path, **JSON)
+        assert answer.status == 200, answer.text
+        return answer.json
+
+
+def stored(store: sessions.Store, cookie: str) -> tuple[sessions.Record | None, dict[str, Any]]:
+    """What a store has under the value of a cookie: the record, and the values in it."""
+    found = store.find(cookie)
+    assert found
+    try:
+        record = store.load(found[1])
+    finally:
+        store.leave(found[1])
+    return record, decode(record.data) if record and record.data else {}
+
+
+@contextmanager
+def laboratory(profile: str, folder: Path) -> Iterator[Laboratory]:
+    """Serve the site on a free port of this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"STORAGE_PATH": str(folder), **environment_of(profile)}.items():
+            patch.setenv(name, value)
+        settings = load_settings(profile, None, os.environ)
+        application = app.build(settings, development.session_options(None, os.environ), {})
+        application.log.screen = cherrypy.log.screen = False
+        server = listen("127.0.0.1", 0)
+        server.wsgi_app = application
+        patch.setattr(cherrypy.server, "httpserver", server)
+        server.prepare()
+        thread = threading.Thread(target=server.serve)
+        thread.start()
+        try:
+            yield Laboratory(application, Witness(server.url))
+        finally:
+            server.stop()
+            thread.join()
+            sessions.close_stores(application)
