@@ -219,9 +219,9 @@ class Fixation:
         """Show what has been played. HTTPError 404 for a game that is not kept any more."""
         site.no_store()
         run = site.text_field("run", run)
-        steps = self.games.find(run).steps if run else []
-        data = {"run": run, "of": len(_STEPS), "steps": steps}
-        label = self.games.find(run).labels if run else None
+        game = self.games.find(run) if run else None
+        data = {"run": run, "of": len(_STEPS), "steps": game.steps if game else []}
+        label = game.labels if game else None
         return site.render("fixation.html", data, label=label, experiment=self.experiment, name=NAME)
 
     @cherrypy.expose

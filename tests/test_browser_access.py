@@ -28,6 +28,17 @@ def violations(page: Page, rules: dict[str, object]) -> list[str]:
     return [f"{rule['id']}: {node['target']} {node['failureSummary']}" for rule in found for node in rule["nodes"]]
 
 
+def faults(page: Page) -> list[str]:
+    """What is wrong with the page as it is shown, all unfolded, in light and in dark, and where it is too wide."""
+    page.evaluate(OPEN)
+    wrong = []
+    for scheme, rules in (("light", ALL), ("dark", COLOURS)):
+        page.emulate_media(color_scheme=scheme)
+        wrong += [f"{scheme}: {violation}" for violation in violations(page, rules)]
+    width = page.locator("html").evaluate("html => html.scrollWidth - html.clientWidth")
+    return [*wrong, *([f"{width} pixels too wide"] if width > 0 else [])]
+
+
 @one_profile
 @pytest.mark.parametrize("width", [PHONE["width"], 1280])
 def test_no_page_breaks_a_rule_of_wcag_2_2_aa_light_or_dark(new_page: NewPage, width: int) -> None:
@@ -37,10 +48,7 @@ def test_no_page_breaks_a_rule_of_wcag_2_2_aa_light_or_dark(new_page: NewPage, w
     page.wait_for_url("**/account")
     wrong = []
     for path in every_page(page):
-        page.evaluate(OPEN)
-        for scheme, rules in (("light", ALL), ("dark", COLOURS)):
-            page.emulate_media(color_scheme=scheme)
-            wrong += [f"{path} ({scheme}): {violation}" for violation in violations(page, rules)]
+        wrong += [f"{path}: {fault}" for fault in faults(page)]
     assert not wrong, "\n".join(wrong)
 
 

@@ -16,9 +16,11 @@ from lab.expiry_game import NAME, PATH, away
 from sessions import Record
 from sessions.table import stores
 from tests.backends import BACKENDS
-from tests.chromium import expect, press
-from tests.conftest import every_profile
+from tests.chromium import NewPage, expect, press
+from tests.conftest import every_profile, one_profile
 from tests.laboratory import Laboratory, laboratory, stored
+from tests.test_browser_access import faults
+from tests.test_browser_pages import PHONE
 from tests.witness import JSON, Witness, place
 
 if TYPE_CHECKING:
@@ -277,3 +279,11 @@ def test_both_clocks_in_a_browser(page: Page) -> None:
     expect(stays.get_by_text("The server’s time is over, the browser’s is not.")).to_be_visible()
     press(page, "Use both sessions")
     expect(page.locator(".events li").nth(1)).to_contain_text('{"begun": null}')
+
+@one_profile
+def test_nothing_that_is_found_breaks_a_rule_of_wcag_2_2_aa(new_page: NewPage) -> None:
+    page = new_page(viewport=PHONE)
+    page.goto(PATH)
+    for button in ("Begin", "A busy hour", "Close both browsers", "Send the cookies once more"):
+        press(page, button)
+    assert faults(page) == []

@@ -12,9 +12,11 @@ import pytest
 from lab import games
 from lab.fixation import NAME, PATH, SECRET, WISH
 from tests.backends import BACKENDS
-from tests.chromium import expect, press
-from tests.conftest import every_profile
+from tests.chromium import NewPage, expect, press
+from tests.conftest import every_profile, one_profile
 from tests.laboratory import Laboratory, laboratory, stored
+from tests.test_browser_access import faults
+from tests.test_browser_pages import PHONE
 from tests.witness import JSON, place
 
 if TYPE_CHECKING:
@@ -172,3 +174,12 @@ def test_all_steps_in_a_browser(page: Page) -> None:
     assert len(set(jars.all_inner_texts())) == 1, "the planted session has one letter in both jars"
     jars = page.locator("#step-3 .jar .key")
     assert len(set(jars.all_inner_texts())) == 2
+
+@one_profile
+def test_no_step_breaks_a_rule_of_wcag_2_2_aa(new_page: NewPage) -> None:
+    page = new_page(viewport=PHONE)
+    page.goto(PATH)
+    press(page, "Play step 1")
+    for _ in range(4):
+        press(page, "Next step")
+    assert faults(page) == []
