@@ -24,7 +24,10 @@ _mutex = threading.Lock()
 def attach(options: Mapping[str, Any], priority: float) -> None:
     """Attach CherryPy's session hooks to this request."""
     hooks = cherrypy.serving.request.hooks
-    conf = {"httponly": True, **options}
+    # The class makes attributes of them all. One that is for another backend, and set above this path, would replace a
+    # method: those of FunctionSession are called load, save and delete.
+    names = [name for name in options if not callable(getattr(options["storage_class"], name, None))]
+    conf = {"httponly": True, **{name: options[name] for name in names}}
     locking = conf.pop("locking", "implicit")
     samesite = conf.pop("samesite", "Lax")
     conf.pop("storage_type", None)

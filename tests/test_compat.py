@@ -76,6 +76,12 @@ def test_it_counts(client: Client) -> None:
     assert Client(client.app).get().text == "1"
 
 
+def test_an_option_for_another_backend_replaces_no_method(options: dict[str, Any]) -> None:
+    functions = {name: f"pages.sqlite_sessions.{name}" for name in ("load", "save", "delete")}
+    client = Client(application(Pages(), **options, **functions))
+    assert [client.get().text for _ in range(2)] == ["1", "2"]
+
+
 def test_the_cookie_is_the_safer_one(client: Client) -> None:
     morsel = client.get().cookies["session_id"]
     assert (morsel["httponly"], morsel["samesite"], morsel["secure"], morsel["path"]) == (True, "Lax", "", "/")
