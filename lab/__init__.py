@@ -18,6 +18,8 @@ import cherrypy
 
 from lab.expiry import Expiry
 from lab.fixation import Fixation
+from lab.logout_race import LogoutRace
+from lab.race import Race
 from pages import site
 
 FOLDER = Path(__file__).resolve().parent
@@ -57,6 +59,8 @@ class Laboratory:
         # One line for each experiment:
         self.fixation = Fixation()
         self.expiry = Expiry()
+        self.race = Race()
+        self.logout_race = LogoutRace()
 
     @property
     def experiments(self) -> list[site.Lesson]:

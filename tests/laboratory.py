@@ -63,12 +63,12 @@ def stored(store: sessions.Store, cookie: str) -> tuple[sessions.Record | None, 
 
 
 @contextmanager
-def laboratory(profile: str, folder: Path) -> Iterator[Laboratory]:
-    """Serve the site on a free port of this machine."""
+def laboratory(profile: str, folder: Path, **options: Any) -> Iterator[Laboratory]:
+    """Serve the site on a free port of this machine, with more options of [/]."""
     with pytest.MonkeyPatch.context() as patch:
         for name, value in {"STORAGE_PATH": str(folder), **environment_of(profile)}.items():
             patch.setenv(name, value)
-        settings = load_settings(profile, None, os.environ)
+        settings = load_settings(profile, {"/": options}, os.environ)
         application = app.build(settings, development.session_options(None, os.environ), {})
         application.log.screen = cherrypy.log.screen = False
         server = listen("127.0.0.1", 0)

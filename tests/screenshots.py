@@ -83,8 +83,19 @@ def backends(page: Page) -> None:
     page.goto("/backends")
 
 
+def race(page: Page) -> None:
+    """Show what came of ten requests at once that lock in two blocks."""
+    page.goto("/lab/race")
+    page.get_by_label("Two blocks").check()
+    page.get_by_label("How many at once?").fill("10")
+    page.get_by_label("Say first").fill("10")
+    with page.expect_navigation():
+        press(page, "Send them all")
+    page.locator(".chart").wait_for()
+
+
 PICTURES: list[tuple[Callable[[Page], None], dict[str, int], str]] = [
-    *((show, DESKTOP, "") for show in (tour, cookies, counter, xray, login, account, devices, backends)),
+    *((show, DESKTOP, "") for show in (tour, cookies, counter, xray, login, account, devices, backends, race)),
     *((show, PHONE, "-phone") for show in (tour, counter)),
 ]
 
