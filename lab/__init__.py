@@ -1,7 +1,7 @@
 """The laboratory: experiments with sessions, done for real by a site that runs on this machine.
 
-Each experiment is one file here, with one template, and can be deleted alone, with its line in `Laboratory`. To delete
-the whole laboratory, delete this folder and the line `development.pages` of site.conf.
+Each experiment is a file or two here, with one template, and can be deleted alone, with its line in `Laboratory`. To
+delete the whole laboratory, delete this folder and the line `development.pages` of site.conf.
 
 It is not for the public: an experiment takes threads, starts processes, stops servers. So it exists only on a site in
 development (see app.py) and answers nobody but this machine's users.

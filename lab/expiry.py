@@ -10,7 +10,7 @@ import time
 
 import cherrypy
 
-from lab.expiry_game import CLOCKS, HEADER, LIFETIME, LIMITS, NAME, PATH, Game, away
+from lab.expiry_game import CLOCKS, HEADER, LIFETIME, LIMITS, NAME, PATH, Game, away, length
 from lab.games import Games
 from pages import site, times
 
@@ -87,7 +87,9 @@ class Expiry:
         data = {"run": run, "limits": {"timeout": LIMITS.timeout, "lifetime": LIMITS.lifetime}}
         data |= game.state() if game else {}
         label = game.labels if game else None
-        return site.render("expiry.html", data, experiment=self.experiment, label=label, away=away, iso=times.iso)
+        return site.render(
+            "expiry.html", data, experiment=self.experiment, label=label, away=away, length=length, iso=times.iso
+        )
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])

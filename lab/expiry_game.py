@@ -220,11 +220,15 @@ def _said(line: str) -> dict[str, Any]:
 
 def away(seconds: float) -> str:
     """How far a moment is: "in 12 minutes", "40 seconds ago", "now"."""
+    if abs(seconds) < 1:
+        return "now"
+    return f"in {length(seconds)}" if seconds > 0 else f"{length(seconds)} ago"
+
+
+def length(seconds: float) -> str:
+    """How long it is, to the minute, for limits that a minute decides: "40 seconds", "117 minutes", "12 h 5 min"."""
     distance = abs(seconds)
     minutes = round(distance / 60)
-    length = f"{round(distance)} seconds" if distance < 90 else f"{minutes} minutes"
     if distance >= 3 * 3600:
-        length = f"{minutes // 60} h {minutes % 60} min"
-    if distance < 1:
-        return "now"
-    return f"in {length}" if seconds > 0 else f"{length} ago"
+        return f"{minutes // 60} h {minutes % 60} min"
+    return f"{round(distance)} seconds" if distance < 90 else f"{minutes} minutes"

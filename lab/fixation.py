@@ -37,6 +37,7 @@ class Pages:
         "tools.sessions.timeout": 10,
         "tools.sessions.lifetime": 60,
         "tools.sessions.persistent": True,
+        "tools.sessions.locking": "implicit",
         "tools.sessions.snapshot_path": None,  # one file cannot serve two stores, and nobody misses these sessions
     }
 

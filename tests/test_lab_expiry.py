@@ -13,7 +13,7 @@ import pytest
 from lab import games
 from lab.expiry import STEPS
 from lab.expiry_game import NAME, PATH, away
-from sessions import Record
+from sessions import Record, Unavailable
 from sessions.table import stores
 from tests.backends import BACKENDS
 from tests.chromium import NewPage, expect, press
@@ -239,6 +239,22 @@ def test_only_what_there_is_can_be_moved_and_a_day_at_most(in_ram: Laboratory) -
     assert (answer.status, "a day ahead at most" in answer.json["error"]) == (400, True)
     now = in_ram.shown(f"{PATH}?run={played.run}")["now"]
     assert now["server"] - now["browser"] == pytest.approx(86400, abs=1), "then neither clock has moved"
+
+
+def test_while_the_store_does_not_answer_the_page_is_503(
+    in_ram: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    played = Played(in_ram)
+
+    def down(*args: object) -> None:
+        raise Unavailable("nobody answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(in_ram.store(NAME), "load", down)
+        assert in_ram.visitor.get(f"{PATH}?run={played.run}").status == 503
+        assert in_ram.visitor.post(f"{PATH}/act", {"run": played.run, "what": "use"}).status == 503
+    played.act("use")
+    assert played.log()["stays"]["begun"]
 
 
 def test_the_page_shows_references_only(in_ram: Laboratory) -> None:

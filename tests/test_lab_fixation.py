@@ -11,6 +11,7 @@ import pytest
 
 from lab import games
 from lab.fixation import NAME, PATH, SECRET, WISH
+from sessions import Unavailable
 from tests.backends import BACKENDS
 from tests.chromium import NewPage, expect, press
 from tests.conftest import every_profile, one_profile
@@ -150,6 +151,33 @@ def test_a_bounded_number_of_games_is_kept(in_ram: Laboratory, monkeypatch: pyte
     assert len(in_ram.lab.fixation.games) == 2
     assert in_ram.visitor.get(f"{PATH}?run={first}").status == 404
     assert all(in_ram.visitor.get(f"{PATH}?run={run}").status == 200 for run in others)
+
+
+def test_a_step_that_the_store_cannot_play_is_503_and_can_be_played_again(
+    in_ram: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = play(in_ram, 1)
+
+    def down(*args: object) -> None:
+        raise Unavailable("nobody answers")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(in_ram.store(NAME), "create", down)
+        answer = in_ram.visitor.post(f"{PATH}/next", {"run": run, "step": "2"}, **JSON)
+        assert (answer.status, "Does the store of the sessions run?" in answer.json["error"]) == (503, True)
+    assert len(in_ram.shown(f"{PATH}?run={run}")["steps"]) == 1
+    place(in_ram.visitor.post(f"{PATH}/next", {"run": run, "step": "2"}), in_ram.visitor.url)
+    assert found(in_ram, run, 2) == {"led": True, "read": True}
+
+
+def test_one_game_plays_at_a_time_so_that_the_threads_last_for_its_own_requests(
+    in_ram: Laboratory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(games, "PATIENCE", 0.01)
+    with in_ram.lab.fixation.games.turn():
+        answer = in_ram.visitor.post(f"{PATH}/next", **JSON)
+        assert (answer.status, "Another step" in answer.json["error"]) == (503, True)
+    assert play(in_ram, 1)
 
 
 def test_what_a_visitor_may_write_down_is_bounded(in_ram: Laboratory) -> None:
