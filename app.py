@@ -25,11 +25,13 @@ import sessions
 from pages import site, xray
 from pages.account import Account, Devices, Password
 from pages.accounts import Accounts
+from pages.attributes import Attributes
 from pages.backends import Backends
 from pages.cookies import Cookies
 from pages.counter import Counter
 from pages.gate import Gate
 from pages.health import Health
+from pages.identity import Identity
 from pages.login import Login, Logout
 from pages.name import Hello, Name
 from pages.passwords import hash_password
@@ -89,9 +91,11 @@ def build(
 
     root = Tour()
     root.cookie = Cookies()
+    root.cookie.attributes = Attributes()
     root.counter = Counter()
     root.name = Name()
     root.hello = Hello()
+    root.session = Identity()
     root.login = Login(gate, hint)
     root.logout = Logout()
     root.account = Account()

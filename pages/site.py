@@ -19,9 +19,10 @@ from typing import Any, ClassVar, NoReturn
 import cherrypy
 import jinja2
 from cherrypy._cpreqbody import process_multipart_form_data, process_urlencoded
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 import sessions
+from pages.source import highlighted, solution
 
 # Merged into a page's `_cp_config`: /counter answers as it stands instead of redirecting to /counter/.
 NO_SLASH = {"tools.trailing_slash.on": False}
@@ -54,6 +55,14 @@ def lessons() -> list[Lesson]:
     return [page.lesson for page in vars(cherrypy.request.app.root).values() if hasattr(page, "lesson")]
 
 
+def lesson_at(path: str) -> Lesson | None:
+    """Return what the page or the experiment at this address calls itself; None when nothing is mounted there."""
+    page = cherrypy.request.app.root
+    for name in path.strip("/").split("/"):
+        page = getattr(page, name, None)
+    return getattr(page, "experiment", None) or getattr(page, "lesson", None)
+
+
 def pictures(text: object) -> str:
     """Return the text with each control character replaced by its visible Unicode picture (NUL becomes U+2400).
 
@@ -73,6 +82,11 @@ def base() -> str:
     It begins with the Host header, which is a visitor's text like any other.
     """
     return pictures(cherrypy.request.base) + url("")
+
+
+def typed(command: str) -> Markup:
+    """Return a command for a shell as HTML, SITE in it being the address of this site."""
+    return highlighted(command, "bash").replace("SITE", escape(base()))
 
 
 def is_loopback() -> bool:
@@ -134,7 +148,8 @@ def slot() -> Markup:
     return Markup(SLOT.decode() if getattr(cherrypy.request, "slot", False) else "")  # noqa: S704 - a constant
 
 
-_templates.globals.update(url=url, base=base, navigation=lessons, backend=backend, slot=slot)
+_templates.globals.update(url=url, base=base, navigation=lessons, lesson_at=lesson_at, backend=backend, slot=slot)
+_templates.globals.update(typed=typed, solution=solution, cookie_name=sessions.cookie_name)
 
 
 def wants_json() -> bool:

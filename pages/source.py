@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
+from pathlib import Path
 
 import pygments
 from markupsafe import Markup
@@ -11,6 +12,8 @@ from pygments.formatters.html import HtmlFormatter
 from pygments.lexer import Lexer
 from pygments.lexers import get_lexer_by_name
 from pygments.token import Comment, Keyword, Name, Number, Operator, String, Text, _TokenType
+
+SOLUTIONS = Path(__file__).resolve().parent.parent / "docs" / "solutions"
 
 # What static/code.css gives a look. Every other kind of token stays plain text: with an element around each bracket
 # and each name, the source of a page would be three times as long.
@@ -29,6 +32,11 @@ def highlighted(code: str, language: str) -> Markup:
     lexer = get_lexer_by_name(language, stripnl=False, ensurenl=False)
     html = pygments.format(_tokens(lexer, code), _FORMATTER)
     return Markup(html.rstrip("\n"))  # noqa: S704 - Pygments escapes the text of each token
+
+
+def solution(name: str) -> Markup:
+    """Return the program of this name in docs/solutions as HTML."""
+    return highlighted((SOLUTIONS / name).read_text(encoding="utf-8"), "python")
 
 
 def _tokens(lexer: Lexer, code: str) -> Iterator[tuple[_TokenType, str]]:

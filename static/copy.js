@@ -1,5 +1,5 @@
-// Adds a copy button to each curl line. Without scripts, or without a clipboard (plain http from another machine), the
-// line can be selected by hand as before.
+// Adds a copy button to each command and listing. Without scripts, or without a clipboard (plain http from another
+// machine), it can be selected by hand as before.
 
 const LABEL = "Copy";
 

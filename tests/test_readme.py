@@ -6,6 +6,7 @@ import ast
 import fnmatch
 import inspect
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -25,17 +26,11 @@ from sessions.settings import STORAGE_TYPES, Settings, known_options, store_opti
 from sessions.tool import SessionTool
 from settings import ABOUT, ENVIRONMENT, ROOT, SITE_CONF, find_profiles, read
 from tests.site import Site, environment, folder, free_port, run
+from tests.transcript import check, in_console
 from tests.visitor import Visitor
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ADDRESS = "127.0.0.1:8080"  # of the site in the README
-# What differs from run to run. All else of an output is compared as it stands, but for spaces at the end of a line.
-VARYING = {
-    r"session_id=[\w-]{43}": "session_id=ID",
-    r"reference [0-9a-f]{8}": "reference REFERENCE",
-    r"\w{3}, \d\d \w{3} \d{4} \d\d:\d\d:\d\d GMT": "DATE",
-}
-
 
 @pytest.fixture
 def scratch() -> Iterator[Path]:
@@ -43,13 +38,6 @@ def scratch() -> Iterator[Path]:
     path = folder()
     yield path
     shutil.rmtree(path)
-
-
-def masked(text: str) -> list[str]:
-    """The lines of an output without what differs from run to run."""
-    for pattern, name in VARYING.items():
-        text = re.sub(pattern, name, text)
-    return [line.rstrip() for line in text.rstrip().splitlines()]
 
 
 def blocks(language: str) -> list[str]:
@@ -80,17 +68,12 @@ def test_every_command_of_the_tour_prints_what_the_readme_shows(scratch: Path) -
     assert shutil.which("curl"), "the tour is followed with curl: sudo apt-get install curl"
     password = re.search(r"^    DEMO_PASSWORD=(\w+) make run$", README, re.MULTILINE)
     assert password
-    tour = re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", "".join(blocks("console")), re.MULTILINE)
+    tour = in_console("".join(blocks("console")))
     assert len([command for command, _ in tour if command.startswith("curl ")]) > 15
     with Site("file", env={"DEMO_PASSWORD": password[1]}) as site:
         (scratch / "var").mkdir()
         (scratch / "var" / "sessions").symlink_to(site.storage)
-        address = site.url.removeprefix("http://")
-        for command, expected in tour:
-            shell = ["/bin/sh", "-c", command.replace(ADDRESS, address)]
-            result = subprocess.run(shell, cwd=scratch, capture_output=True, text=True, timeout=30)
-            assert masked(result.stdout.replace(address, ADDRESS)) == masked(expected), command
-            assert result.stderr == "", command
+        check(tour, scratch, os.environ, ADDRESS, site.url.removeprefix("http://"))
 
 
 # --- what a reader copies ---------------------------------------------------------------------------------------------

@@ -21,10 +21,16 @@ ADDRESSES = {
     "/cookie/set": {"GET"},
     "/cookie/read": {"GET"},
     "/cookie/delete": {"POST"},
+    "/cookie/attributes": {"GET", "POST"},
+    "/cookie/attributes/below": {"GET"},
     "/counter": {"GET"},
     "/counter/reset": {"POST"},
     "/name": {"GET", "POST"},
     "/hello": {"GET"},
+    "/session": {"GET"},
+    "/session/keep": {"POST"},
+    "/session/end": {"POST"},
+    "/session/off": {"GET"},
     "/login": {"GET", "POST"},
     "/logout": {"POST"},
     "/account": {"GET"},
@@ -116,13 +122,14 @@ def test_no_page_has_a_script_or_a_style_in_it_or_asks_another_host(ada: Witness
 
 def test_the_tour_lists_the_lessons_and_costs_no_session(visitor: Witness) -> None:
     lessons = [lesson["path"] for lesson in visitor.get("/", **JSON).json["lessons"]]
-    assert lessons[:4] == ["/cookie/", "/counter", "/name", "/login"]
+    assert lessons[:4] == ["/cookie/", "/counter", "/name", "/session"]
     assert set(lessons) <= set(Page(visitor.get("/").text).values("a", "href"))
     assert visitor.cookies == {}
     assert [visitor.get(path).status for path in lessons] == [200] * len(lessons)
 
 
-@pytest.mark.parametrize("path", ["/", "/cookie/", "/cookie/read", "/name", "/hello", "/login", "/account", "/healthz",
+@pytest.mark.parametrize("path", ["/", "/cookie/", "/cookie/read", "/cookie/attributes", "/name", "/hello",
+                                  "/session", "/session/off", "/login", "/account", "/healthz",
                                   "/nothing", "/static/style.css"])  # fmt: skip
 def test_looking_sets_no_cookie(visitor: Witness, path: str) -> None:
     assert visitor.get(path).set_cookie == []
