@@ -19,7 +19,9 @@ import cherrypy
 from lab.expiry import Expiry
 from lab.fixation import Fixation
 from lab.logout_race import LogoutRace
+from lab.outage import Outage
 from lab.race import Race
+from lab.restart import Restart
 from pages import site
 
 FOLDER = Path(__file__).resolve().parent
@@ -29,6 +31,10 @@ def own_machine_only() -> None:
     """Refuse, with 403, whoever is not on this machine, and whoever calls it by a name that others may have made."""
     if not site.from_this_machine():
         raise cherrypy.HTTPError(403, "The laboratory is for this machine only. Open it as 127.0.0.1 or localhost.")
+
+
+# After tools.proxy (at 30), for before it whoever comes through a proxy on this machine seems to be on this machine.
+own_machine_only.priority = 35  # type: ignore[attr-defined]
 
 
 class Static:
@@ -51,7 +57,7 @@ class Laboratory:
     """
 
     lesson = site.Lesson("/lab", "Lab", "Experiments: races, clocks, thieves, and a server that stops.")
-    _cp_config = {**site.NO_SLASH, "hooks.on_start_resource.lab": own_machine_only}
+    _cp_config = {**site.NO_SLASH, "hooks.before_request_body.lab": own_machine_only}
 
     def __init__(self, profiles: Mapping[str, Mapping[str, Any]]) -> None:
         site.templates_from(FOLDER / "templates")
@@ -61,6 +67,8 @@ class Laboratory:
         self.expiry = Expiry()
         self.race = Race()
         self.logout_race = LogoutRace()
+        self.restart = Restart(profiles)
+        self.outage = Outage()
 
     @property
     def experiments(self) -> list[site.Lesson]:

@@ -19,16 +19,13 @@ from sessions.settings import STORAGE_TYPES, Settings
 _LOOK_AGAIN = 60.0  # seconds: looking for servers that are not there takes some
 
 
-class Backends:
-    """GET /backends. It shows what each backend declares of itself, and touches no session.
+class Availability:
+    """Which profiles could run here.
 
     Args:
         profiles: the session options of each profile, without `tools.sessions.`, as they would be used here. It opens
             the store of each for a moment; empty for a site that others visit.
     """
-
-    lesson = site.Lesson("/backends", "Backends", "Six places to hang a coat, and what each of them is good for.")
-    _cp_config = site.NO_SLASH
 
     def __init__(self, profiles: Mapping[str, Mapping[str, Any]]) -> None:
         self._profiles = profiles
@@ -36,27 +33,15 @@ class Backends:
         self._looked_at = float("-inf")
         self._states: dict[str, str] = {}
 
-    @cherrypy.expose
-    @cherrypy.tools.allow(methods=["GET"])
-    def index(self) -> bytes:
-        """Compare the backends."""
-        running = cherrypy.request.config.get("profile")
-        states = {**self._look(running), running: "running"}
-        backends = {
-            name: {"class": cls.__name__, "state": states.get(name, "none"), **asdict(cls.store_class.facts)}
-            for name, cls in STORAGE_TYPES.items()
-        }
-        return site.render("backends.html", {"running": running, "backends": backends}, lesson=self.lesson)
-
-    def _look(self, running: str) -> dict[str, str]:
-        """What would become of each other profile, were the site started with it now."""
+    def states(self, running: str) -> dict[str, str]:
+        """What would become of each profile, were the site started with it now; the one that is running is."""
         with self._mutex:
             if time.monotonic() - self._looked_at > _LOOK_AGAIN:
                 others = [name for name in self._profiles if name != running]
                 with ThreadPoolExecutor(len(others) or 1) as pool:
                     self._states = dict(zip(others, pool.map(self._try, others), strict=True))
                 self._looked_at = time.monotonic()
-            return dict(self._states)
+            return {**self._states, running: "running"}
 
     def _try(self, name: str) -> str:
         """Open the store of a profile for a moment. What is wrong goes to the log: it may name paths and servers."""
@@ -71,3 +56,29 @@ class Backends:
             cherrypy.log(f"The profile {name} could not run here: {error}", "BACKENDS", logging.WARNING)
             return "unset" if isinstance(error, sessions.ConfigError) else "away"
         return "ready"
+
+
+class Backends:
+    """GET /backends. It shows what each backend declares of itself, and touches no session.
+
+    Args:
+        profiles: as for Availability.
+    """
+
+    lesson = site.Lesson("/backends", "Backends", "Six places to hang a coat, and what each of them is good for.")
+    _cp_config = site.NO_SLASH
+
+    def __init__(self, profiles: Mapping[str, Mapping[str, Any]]) -> None:
+        self._availability = Availability(profiles)
+
+    @cherrypy.expose
+    @cherrypy.tools.allow(methods=["GET"])
+    def index(self) -> bytes:
+        """Compare the backends."""
+        running = cherrypy.request.config.get("profile")
+        states = self._availability.states(running)
+        backends = {
+            name: {"class": cls.__name__, "state": states.get(name, "none"), **asdict(cls.store_class.facts)}
+            for name, cls in STORAGE_TYPES.items()
+        }
+        return site.render("backends.html", {"running": running, "backends": backends}, lesson=self.lesson)

@@ -73,7 +73,7 @@ from .session import (
     RamSession,
     Session,
 )
-from .startup import close_stores, cookie_names, describe, install, open_stores, ping
+from .startup import addresses, close_stores, cookie_names, describe, install, open_stores, ping
 from .store import Hold, Store
 from .stored import StoreHTTPError
 from .tool import SessionTool, close, init, reference, save, session_lock
@@ -107,6 +107,7 @@ __all__ = [
     "Unavailable",
     "Unreadable",
     "UnstorableValue",
+    "addresses",
     "close",
     "close_stores",
     "cookie_name",

@@ -109,6 +109,11 @@ def cookie_names() -> set[str]:
     return {cookie_name(), *(store.cookie_name for store in stores.of(cherrypy.serving.request.app))}
 
 
+def addresses(app: cherrypy.Application) -> list[str]:
+    """The servers that the stores of an application talk to, each as host:port."""
+    return list(dict.fromkeys(address for store in stores.of(app) for address in store.addresses))
+
+
 def ping(app: cherrypy.Application) -> None:
     """Do nothing if every store of an application answers.
 

@@ -1,0 +1,60 @@
+"""This site once more, as a second process that ends with the first: `python -m lab.child SECONDS FOLDER [OPTION...]`.
+
+Its standard input is a pipe that the first site holds. When that ends, whether the first site has closed it or has been
+killed, this one stops as by SIGTERM; and so it does when its seconds are over. Nobody has to look for processes that
+were left behind. The options are those of app.py.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import signal
+import sys
+import threading
+
+GOODBYE = b"."  # what the first site sends before it closes the pipe; one that was killed has sent nothing
+_GRACE = 6.0  # seconds to stop in, a little more than requests under way may take (server.shutdown_timeout)
+
+
+class Watch(threading.Thread):
+    """Stops this process in time.
+
+    Attributes:
+        orphaned: whether the first site was killed.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(name="watch", daemon=True)
+        self.seconds = seconds
+        self.orphaned = False
+
+    def run(self) -> None:
+        """Wait for the pipe to end, or the time."""
+        # Not sys.stdin, whose lock a thread that waits in it still has when Python ends.
+        ended = select.select([0], [], [], self.seconds)[0]
+        self.orphaned = bool(ended) and os.read(0, 1) != GOODBYE
+        main = threading.main_thread()
+        # To that thread, which keeps signals waiting while the engine starts. Sent to the process, another takes it.
+        signal.pthread_kill(main.ident or 0, signal.SIGTERM)
+        main.join(_GRACE)
+        os._exit(1)
+
+
+def main(seconds: str, folder: str, *options: str) -> int:
+    """Serve the site and return the exit status of app.py. The folder of an experiment whose site was killed goes."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # until the engine has a handler of its own
+    watch = Watch(float(seconds))
+    watch.start()
+    try:
+        import app  # here, for it takes the longest
+
+        return app.main(options)
+    finally:
+        if watch.orphaned:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
