@@ -20,7 +20,10 @@ from tests.witness import JSON
 OFF = "Off, for it is for development and for this machine alone: /lab."
 OF_THE_LAB = ("lab", "tests/laboratory.py", *(f"tests/{path.name}" for path in ROOT.glob("tests/test_lab*.py")))
 PROGRAMS = {".py", ".html", ".css", ".js", ".conf", ".toml"}
-NAMED = re.compile(r"\b(?:import lab|from lab|lab\.[A-Z]|lab/)|/lab\b|Laboratory")
+# A lesson may lead to an experiment by this macro: it is nothing where the experiment is not.
+MAY_NAME_IT = re.compile(r"{{ ui\.experiment\('/lab/[a-z-]+'\) }}")
+NEEDS_IT = re.compile(r"\b(?:import|from) (?:lab|tests\.laboratory)\b|\blab\.[A-Z]|\blab/|[\"'(]/lab\b|Laboratory")
+IMPORTS_IT = re.compile(r"\b(?:import|from) (?:lab|tests\.laboratory)\b")
 
 
 # --- where it is off --------------------------------------------------------------------------------------------------
@@ -98,14 +101,17 @@ def test_with_its_folder_and_one_line_the_laboratory_is_gone_and_the_rest_works(
     take_out_the_line(copy)
     for path in copy.rglob("*"):
         if path.suffix in PROGRAMS and path.is_file():
-            assert (path, NAMED.findall(path.read_text(encoding="utf-8"))) == (path, [])
+            names = IMPORTS_IT if path.parent.name == "tests" else NEEDS_IT
+            assert (path, names.findall(MAY_NAME_IT.sub("", path.read_text(encoding="utf-8")))) == (path, [])
     python = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     for arguments in (["--collect-only"], ["tests/test_site.py", "-k", "not file"]):
         ended = subprocess.run([*python, *arguments], cwd=copy, env=environment(), capture_output=True, text=True)
         assert ended.returncode == 0, ended.stdout[-3000:]
     with Site("ram", root=copy) as site:
         visitor = Visitor(site.url)
-        assert visitor.get("/lab").status == 404 and "aboratory" not in visitor.get("/").text
+        pages = [visitor.get(path) for path in ("/", "/counter", "/login", "/backends")]
+        assert visitor.get("/lab").status == 404
+        assert [(page.status, 'href="/lab' in page.text) for page in pages] == [(200, False)] * 4
 
 
 def test_the_line_without_the_folder_stops_the_start_with_one_line(copy: Path) -> None:
@@ -120,6 +126,8 @@ def test_nothing_is_started_for_the_laboratory_before_it_is_asked() -> None:
     with Site("ram") as site:
         assert site.process
         visitor = Visitor(site.url)
-        assert [visitor.get(path).status for path in ("/lab", "/lab/restart", "/lab/outage")] == [200] * 3
+        experiments = re.findall(r'href="(/lab/[a-z-]+)"', visitor.get("/lab").text)
+        assert len(experiments) > 1 and [visitor.get(path).status for path in experiments] == [200] * len(experiments)
+        assert 'href="/lab/restart"' in visitor.get("/backends").text, "a lesson leads to its experiment"
         children = Path(f"/proc/{site.process.pid}/task/{site.process.pid}/children").read_text()
         assert children == "" and (Path(f"/proc/{site.process.pid}").stat().st_uid != 0 or not account())
