@@ -135,6 +135,7 @@ class Run:
         """The result as plain values; times in milliseconds since the first request was asked for."""
         hits = sorted(self.hits.values(), key=lambda hit: (hit.arrived, hit.number))
         zero = min((hit.arrived - hit.outside for hit in hits), default=0.0)
+        taken = sorted(start for hit in hits for kind, start, _ in hit.spans if kind == "holding")
         counted = self.counted()
         count = self.count or 0
         return {
@@ -142,12 +143,13 @@ class Run:
             "expected": self.requests, "count": count, "lost": max(0, self.requests - count),
             "missing": self.requests - sum(hit.wrote is not None for hit in hits),
             "milliseconds": max((_ms(hit.finished - zero) for hit in hits), default=0.0),
-            "hits": [_told(hit, zero, hit.number in counted) for hit in hits],
+            "hits": [_told(hit, zero, hit.number in counted, taken) for hit in hits],
         }  # fmt: skip
 
 
-def _told(hit: Hit, zero: float, counted: bool) -> dict[str, Any]:
-    spans = hit.spans
+def _told(hit: Hit, zero: float, counted: bool, taken: list[float]) -> dict[str, Any]:
+    spans = [(kind, start, _let_go(start, end, taken) if kind == "holding" else end) for kind, start, end in hit.spans]
+    saved_at = min([hit.saved_at, *(end for kind, _, end in spans[-1:] if kind == "holding")])
     if hit.outside:
         spans.insert(0, ("outside", hit.arrived - hit.outside, hit.arrived))
     took = {kind: sum(end - start for name, start, end in spans if name == kind) for kind in ("waiting", "holding")}
@@ -155,9 +157,15 @@ def _told(hit: Hit, zero: float, counted: bool) -> dict[str, Any]:
         "number": hit.number, "status": hit.status, "read": hit.read, "wrote": hit.wrote, "counted": counted,
         "outside": _ms(hit.outside), "arrived": _ms(hit.arrived - zero), "waited": _ms(took["waiting"]),
         "held": _ms(took["holding"]), "finished": _ms(hit.finished - zero),
-        "read_at": _ms(hit.read_at - zero), "saved_at": _ms(hit.saved_at - zero),
+        "read_at": _ms(hit.read_at - zero), "saved_at": _ms(saved_at - zero),
         "spans": [[kind, _ms(start - zero), _ms(end - zero)] for kind, start, end in spans],
     }  # fmt: skip
+
+
+def _let_go(start: float, end: float, taken: list[float]) -> float:
+    """When the session was let go. That is told after it has happened, and the next thread may have run before: it is
+    no later than when the next request had the session."""
+    return min([end, *(time for time in taken if time > start)])
 
 
 def _ms(seconds: float) -> float:
