@@ -59,7 +59,7 @@ def lesson_at(path: str) -> Lesson | None:
     """Return what the page or the experiment at this address calls itself; None when nothing is mounted there."""
     page = cherrypy.request.app.root
     for name in path.strip("/").split("/"):
-        page = getattr(page, name, None)
+        page = getattr(page, name.replace("-", "_"), None)  # as CherryPy finds it
     return getattr(page, "experiment", None) or getattr(page, "lesson", None)
 
 

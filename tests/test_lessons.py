@@ -80,6 +80,8 @@ def test_every_solution_is_shown_on_a_page_and_run_here(site: Site) -> None:
 def test_every_link_of_a_lesson_leads_somewhere_also_those_to_the_laboratory(site: Site) -> None:
     links = {link for path in LESSONS for link in Page(shown(site, path)).values("a", "href") if link.startswith("/")}
     assert {"/cookie/attributes", "/session/off"} <= links
+    if (ROOT / "lab" / "race.py").exists():
+        assert "/lab/race" in links
     visitor = Visitor(site.url)
     assert {path: visitor.get(path).status for path in links if visitor.get(path).status not in (200, 303)} == {}
 
