@@ -27,6 +27,7 @@ from tests.balancer import wait_until
 from tests.chromium import expect, press
 from tests.laboratory import Laboratory, laboratory
 from tests.site import Site, free_port
+from tests.test_browser_access import ALL, violations
 from tests.visitor import Visitor
 from tests.witness import JSON
 
@@ -93,6 +94,8 @@ def test_the_page_shows_it_in_a_browser(page_at: Any) -> None:
     expect(page.get_by_role("heading", name=f"{refused} of {len(rows)} requests were refused")).to_be_visible()
     visits = int(page.locator(".count .digits").nth(1).inner_text())
     assert refused and visits == len(rows) - refused + 2
+    assert page.locator("html").evaluate("html => html.scrollWidth") <= 360
+    assert violations(page, ALL) == []
 
 
 @pytest.fixture

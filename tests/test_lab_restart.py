@@ -21,6 +21,7 @@ from tests.backends import BACKENDS, environment_of, options_of, postgresql
 from tests.balancer import wait_until
 from tests.chromium import expect, press
 from tests.site import Site, environment, folder, free_port
+from tests.test_browser_access import ALL, violations
 from tests.visitor import Visitor
 from tests.witness import JSON, Witness
 
@@ -94,6 +95,8 @@ def test_the_page_compares_it_with_the_prediction_in_a_browser(first: Site, brow
         ["no", "wrong", "yes", "yes"], ["no", "wrong", "yes", "yes"],
     ]  # fmt: skip
     expect(page.get_by_label(list(QUESTIONS.values())[0])).to_be_checked()
+    assert page.locator("html").evaluate("html => html.scrollWidth") <= 360
+    assert violations(page, ALL) == []
     page.close()
 
 
