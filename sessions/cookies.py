@@ -91,12 +91,16 @@ class LenientRequest(cherrypy._cprequest.Request):
 
     def process_headers(self) -> None:
         """Read the headers, and put the cookies aside."""
-        self.cookie_header = _cookie_header(self.header_list)
-        if self.cookie_header:
-            self.header_list = [header for header in self.header_list if header[0].lower() != "cookie"]
+        others, cookies = [], []
+        for header in self.header_list:
+            if header[0].lower() == "cookie":
+                cookies.append(header[1])
+            else:
+                others.append(header)
+        self.header_list, self.cookie_header = others, "; ".join(cookies)
         super().process_headers()
         if self.cookie_header:
-            self.headers["Cookie"] = self.cookie_header
+            dict.__setitem__(self.headers, "Cookie", self.cookie_header)  # a dict with names in title case
         self._cookie = None
 
 

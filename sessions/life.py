@@ -14,18 +14,21 @@ from __future__ import annotations
 import secrets
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import codec
 from .audit import note
 from .errors import SessionClosed, Unreadable
 from .events import publish, watchers
 from .limits import Limits
-from .owner import NOBODY, Accounts, Owner, is_revoked
+from .owner import NOBODY, Owner, is_revoked
 from .record import Record
 from .store import Store
 from .stored import Stored
 from .values import Values
+
+if TYPE_CHECKING:
+    from .settings import Settings
 
 _MOVED_SLACK = 1.0  # seconds after a move in which a request may still come in that was sent before it
 
@@ -34,15 +37,10 @@ class Life(Values):
     """Locks and loads.
 
     Args:
-        id: what the browser sent as its session id, or None. Nothing is believed of it before the store knows it.
+        presented: reads what the browser sent as its session id, or None. It is called when the session is first used:
+            most pages use none. Nothing is believed of it before the store knows it.
         store: where the session is kept.
-        timeout: minutes it lives without being used; fractions are fine.
-        lifetime: minutes it lives at most since it was made, or None.
-        when_remembered: both for a user who asked to stay signed in.
-        accounts: who says which accounts there are, or None.
-        locking: 'implicit' (from the first access to the end of the handler), 'early' (before the body is read),
-            'explicit' (`acquire_lock`, `release_lock`, `session_lock`).
-        lock_timeout: seconds to wait for the lock before the answer is 503.
+        settings: the options of the tool.
         arrived: when the request came in, epoch seconds; now if None.
 
     `Session` documents the attributes.
@@ -54,6 +52,10 @@ class Life(Values):
     loaded = False
     touched = False
     cookie: str | None = None
+    _read = False  # whether the browser's cookie was looked at
+    _originalid: str | None = None
+    _told: str | None = None  # the cookie that the browser has
+    _stored: Stored | None = None  # a claim, until a record proves it
     _next_id: str | None = None  # the id after a regenerate() that is not saved yet, or of a new session
     _missing = False
     on_first_use: Callable[[], None] | None = None
@@ -65,43 +67,38 @@ class Life(Values):
     _owner = NOBODY
 
     def __init__(
-        self,
-        id: str | None = None,
-        *,
-        store: Store,
-        timeout: float = 60,
-        lifetime: float | None = None,
-        when_remembered: Limits = Limits(20160, 43200),  # noqa: B008 -- it is immutable
-        accounts: Accounts | None = None,
-        locking: str = "implicit",
-        lock_timeout: float = 10,
-        arrived: float | None = None,
+        self, presented: Callable[[], str | None], *, store: Store, settings: Settings, arrived: float | None = None
     ) -> None:
         self.store = store
-        self.timeout = timeout
-        self.lifetime = lifetime
-        self.when_remembered = when_remembered
-        self.accounts = accounts
-        self.locking = locking
-        self.lock_timeout = lock_timeout
-        self.originalid = id
+        self.settings = settings
+        self.timeout = settings.timeout
+        self._presented = presented
         self._arrived = store.clock() if arrived is None else arrived
-        self._told = id  # the cookie that the browser has
-        self._stored = Stored.named_by(store, id)  # a claim, until a record proves it
-        self._used = [self._stored] if self._stored else []
-        self._missing = bool(id) and self._stored is None
+        self._used: list[Stored] = []
         self._data: dict[Any, Any] = {}
+
+    def read_cookie(self) -> None:
+        """Find out what the browser claims. Doing it again does nothing."""
+        if not self._read:
+            self._read = True
+            self._originalid = self._told = id = self._presented()
+            if id:
+                self._stored = Stored.named_by(self.store, id)
+                self._missing = self._stored is None
+            if self._stored:
+                self._used.append(self._stored)
 
     def generate_id(self) -> str:
         """A new id: 256 random bits as 43 URL-safe characters (ASVS 7.2.3 asks for 128)."""
         return secrets.token_urlsafe(32)
 
     def _limits(self, remembered: bool) -> Limits:
-        return self.when_remembered if remembered else Limits(self.timeout, self.lifetime)
+        return self.settings.when_remembered if remembered else self.settings.limits
 
     def _use(self) -> None:
         if not self.touched:
             self.touched = True
+            self.read_cookie()
             if self._missing:
                 note("malformed id presented")
             if self.on_first_use:
@@ -121,7 +118,7 @@ class Life(Values):
         if self._stored is None or self._gone:
             self.loaded = self.locked = True
             return
-        record = self._stored.acquire(self.lock_timeout)
+        record = self._stored.acquire(self.settings.lock_timeout)
         self.locked = True
         try:
             self._take(self._stored, record)
@@ -141,8 +138,8 @@ class Life(Values):
             return
         if self._stored is None or self._gone:
             self.loaded = True
-            self.locked = self.locking != "explicit"  # nobody else can know the id
-        elif self.locking == "explicit" or self._sealed:
+            self.locked = self.settings.locking != "explicit"  # nobody else can know the id
+        elif self.settings.locking == "explicit" or self._sealed:
             self._take(self._stored, self._stored.load())
         else:
             self.acquire_lock()
@@ -168,7 +165,7 @@ class Life(Values):
             try:
                 self._data = codec.decode(record.data)
             except Unreadable as error:
-                stored.set_aside(record, error, self.lock_timeout)
+                stored.set_aside(record, error, self.settings.lock_timeout)
                 self._forget(stored, "its record cannot be read")
             else:
                 stored.record = record
@@ -181,7 +178,7 @@ class Life(Values):
     def _is_over(self, stored: Stored, record: Record) -> bool:
         if self._limits(record.remembered).expired(record, self.store.clock()):
             note("session has expired", stored.key, account=record.user)
-        elif is_revoked(record, self.accounts):
+        elif is_revoked(record, self.settings.accounts):
             note("session was revoked", stored.key, account=record.user)
         else:
             return False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from .errors import Unreadable
@@ -12,8 +12,7 @@ _NOBODY = b"="  # quote() never makes this, nor a plus sign
 _REMEMBERED = b"+"
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):
     """A session as it is stored. Times are epoch seconds in UTC.
 
     Attributes:

@@ -23,7 +23,7 @@ def tell_browser(session: Session) -> None:
         dict.__setitem__(headers, "Vary", "Cookie")
     elif not {"*", "cookie"} & {field.strip().lower() for field in vary.split(",")}:
         headers["Vary"] = f"{vary}, Cookie" if vary.strip(" ,") else "Cookie"
-    if "Cache-Control" not in headers:
+    if not dict.__contains__(headers, "Cache-Control"):
         dict.__setitem__(headers, "Cache-Control", "private")
     settings: Settings = cherrypy.serving.request.session_settings
     persistent = session.outlives_browser(settings.persistent)

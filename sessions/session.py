@@ -11,6 +11,7 @@ from .backends.functions import FunctionStore
 from .backends.memcached import MemcachedStore
 from .backends.postgresql import PostgresqlStore
 from .backends.ram import RamStore
+from .limits import Limits
 from .record import reference
 from .signing import Signed
 from .store import Store
@@ -22,7 +23,8 @@ class Session(Signed):
     the arguments.
 
     Attributes:
-        originalid: the id as the browser sent it. May be malformed, unknown or hostile: never show or store it.
+        settings: the options of the tool.
+        timeout: minutes it lives without being used.
         regenerated: whether `regenerate` was called in this request.
         locked: whether this request alone may use the session now.
         loaded: whether the values are here.
@@ -32,6 +34,22 @@ class Session(Signed):
     """
 
     store_class: ClassVar[type[Store]]
+
+    @property
+    def originalid(self) -> str | None:
+        """The id as the browser sent it. May be malformed, unknown or hostile: never show or store it."""
+        self.read_cookie()
+        return self._originalid
+
+    @property
+    def lifetime(self) -> float | None:
+        """Minutes it lives at most since it began, or None."""
+        return self.settings.lifetime
+
+    @property
+    def when_remembered(self) -> Limits:
+        """Both limits for a user who asked to stay signed in."""
+        return self.settings.when_remembered
 
     @property
     def id(self) -> str:
@@ -62,6 +80,7 @@ class Session(Signed):
     @property
     def claimed_key(self) -> str:
         """The key of the session that the browser claims or has; empty where there is none. Nothing is proved by it."""
+        self.read_cookie()
         return self._stored.key if self._stored else ""
 
     @property

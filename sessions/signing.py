@@ -30,7 +30,7 @@ class Signed(Saving):
         if self._stored:
             self._stored.delete()
             note("session was ended", self._stored.key, account=self._owner.user)
-        self.cookie = "expired" if self._stored or self.originalid else None
+        self.cookie = "expired" if self._stored or self._originalid else None
         self._gone = True
         self._stored = self._next_id = self._safe = None
         self._data, self._owner = {}, NOBODY
@@ -71,7 +71,7 @@ class Signed(Saving):
         if self._owner.user not in ("", user):
             self._for_writing().clear()
         if proved is None:  # a clock that went back must not sign in to a session that is revoked already
-            since = valid_since(self.accounts, user) if self.accounts else None
+            since = valid_since(accounts, user) if (accounts := self.settings.accounts) else None
             proved = max(self.store.clock(), since or 0.0)
         self._owner = Owner(user, remember, proved)
 

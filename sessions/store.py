@@ -18,6 +18,7 @@ import secrets
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 from .errors import CannotCount, CannotList, ConfigError, Unreadable
 from .facts import Facts
@@ -118,6 +119,9 @@ class Store(ABC):
 
     facts: Facts
     """What the backend can do and cannot; each sets its own."""
+
+    finds_early: ClassVar[bool] = False
+    """Whether `find` has to be called when a request comes in, and not only when it uses its session."""
 
     def __init__(self) -> None:
         if not hasattr(self, "facts"):

@@ -17,6 +17,7 @@ import sys
 import weakref
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
 import cherrypy
@@ -113,23 +114,19 @@ def init(
 
 def _begin(settings: Settings, store: Store) -> None:
     """Make the session of this request."""
-    request = cherrypy.serving.request
-    end()  # what an earlier request in this thread has left, if its server never closed the answer (PEP 3333)
+    serving = cherrypy.serving
+    request = serving.request
+    left = getattr(serving, "session", None)
+    if isinstance(left, Session):
+        left.end()  # an earlier request in this thread, whose server never closed the answer (PEP 3333)
     request.session_settings = settings
-    cherrypy.serving.session = session = settings.storage_class(
-        _presented_id(store, settings.name),
-        store=store,
-        timeout=settings.timeout,
-        lifetime=settings.lifetime,
-        when_remembered=settings.when_remembered,
-        accounts=settings.accounts,
-        locking=settings.locking,
-        lock_timeout=settings.lock_timeout,
-        arrived=cherrypy.serving.response.time,
+    serving.session = session = settings.storage_class(
+        partial(_presented_id, store, settings.name), store=store, settings=settings, arrived=serving.response.time
     )
-    hooks = request.hooks
-    hooks["before_finalize"].append(_SAVE)
-    hooks["on_end_request"].append(_END)
+    request.hooks["before_finalize"].append(_SAVE)
+    request.hooks["on_end_request"].append(_END)
+    if store.finds_early:
+        session.read_cookie()
     session.on_first_use = _attach_the_rest
     if watchers:
         publish("cookie", session.claimed_key, sent=bool(session.originalid), well_formed=bool(session.claimed_key))
@@ -176,7 +173,9 @@ def _worked_out(app: Any, options: Mapping[str, Any]) -> _Use:
 def _presented_id(store: Store, name: str) -> str | None:
     """The id that the browser sent; of several cookies of this name, the first that could be one of ours."""
     found = [value for other, value in request_cookies() if other == name]
-    return next(filter(store.is_well_formed, found), found[0]) if found else None
+    if len(found) < 2:
+        return found[0] if found else None
+    return next(filter(store.is_well_formed, found), found[0])
 
 
 def _lock() -> None:
@@ -185,8 +184,8 @@ def _lock() -> None:
 
 def ours() -> Session | None:
     """The session of this request, if it has one of this package."""
-    session = getattr(cherrypy.serving, "session", None)
-    return session if isinstance(session, Session) else None
+    serving = cherrypy.serving
+    return serving.session if hasattr(serving.request, "session_settings") else None
 
 
 def save() -> None:
@@ -200,7 +199,8 @@ def save() -> None:
     if session is None:
         return
     response = cherrypy.serving.response
-    if not response.stream and is_iterator(response.body) and not response.headers.get("Content-Length"):
+    made = type(response.body) is list  # the usual case, at a tenth of what the question costs
+    if not made and not response.stream and is_iterator(response.body) and not response.headers.get("Content-Length"):
         response.collapse_body()  # a generator may write to the session while it yields; a file on its way will not
     if not session.touched:
         session.seal()

@@ -14,7 +14,6 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -26,6 +25,7 @@ import sessions
 from sessions import LockTimeout, Record, Unavailable, codec
 from sessions.backends import file
 from sessions.backends.file import FileStore
+from sessions.backends.journal import GROWN
 from sessions.testing import LONG, NOW, SHORT, Clock, a_record, count_of, opened
 
 from .wsgi import Client, Counter, application, logged
@@ -58,8 +58,8 @@ def save(store: FileStore, key: str, n: int, fill: int = 0, deadline: float = NO
 def grow(store: FileStore, key: str, n: int = 0) -> None:
     """Make the journal so large that the next save rewrites it."""
     for _ in range(2):
-        save(store, key, n, fill=4000)
-    assert os.path.getsize(store.path(key)) > 8000
+        save(store, key, n, fill=GROWN // 2)
+    assert os.path.getsize(store.path(key)) > GROWN
 
 
 @pytest.fixture
@@ -411,7 +411,7 @@ def test_a_full_disk_keeps_the_old_session_and_its_renewed_deadline(store: FileS
         grow(store, key, 1)
     before = store.load(key)
     assert before
-    renewed = replace(before, deadline=NOW + 900)
+    renewed = before._replace(deadline=NOW + 900)
     assert store.acquire(key, LONG).commit(renewed)  # no line, one utime
     with files_no_larger_than(50 if rewritten else os.path.getsize(store.path(key)) + 30):
         with pytest.raises(Unavailable, match="File too large"):
@@ -524,10 +524,10 @@ def test_a_journal_stays_small_and_keeps_the_last_state(store: FileStore) -> Non
     for fill in (0, 5000, 30_000):
         key = store.new_key()
         store.create(key, a_record({"n": 0}))
-        for n in range(1, 200):
+        for n in range(1, 400):
             save(store, key, n, fill)
-            assert os.path.getsize(store.path(key)) <= max(8192, 5 * (fill + 200))
-        assert count_of(store.load(key)) == 199
+            assert os.path.getsize(store.path(key)) <= max(GROWN, 5 * (fill + 200))
+        assert count_of(store.load(key)) == 399
     assert len(session_files(store.root)) == 3
 
 

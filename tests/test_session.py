@@ -14,12 +14,18 @@ import sessions
 from sessions import Hold, Record, Session, SessionClosed, Store, Unavailable, UnstorableValue, codec
 from sessions.backends.file import FileStore
 from sessions.backends.ram import RamStore
+from sessions.settings import Settings
 from sessions.testing import NOW, Clock, opened
 
 from .wsgi import Client, application
 
 MINUTE = 60.0
 MODES = ("implicit", "early", "explicit")
+
+
+def session_of(id: str | None = None, *, store: Store, **options: Any) -> Session:
+    """A session as the tool makes it, for a browser that sends this id."""
+    return Session(lambda: id, store=store, settings=Settings(Session, **options))
 
 
 class CountingHold(Hold):
@@ -84,7 +90,7 @@ def counting(clock: Clock) -> CountingStore:
 
 def begin(store: Store, **options: Any) -> str:
     """The id of a new session with n=1."""
-    session = Session(store=store, **options)
+    session = session_of(store=store, **options)
     session["n"] = 1
     session.save()
     return session.id
@@ -92,7 +98,7 @@ def begin(store: Store, **options: Any) -> str:
 
 def read(store: Store, id: str) -> dict[Any, Any] | None:
     """What another visitor with this cookie would find; nothing is renewed."""
-    session = Session(id, store=store)
+    session = session_of(id, store=store)
     found = None if session.missing else dict(session.items())
     session.discard()
     return found
@@ -100,7 +106,7 @@ def read(store: Store, id: str) -> dict[Any, Any] | None:
 
 def visit(store: Store, id: str, **options: Any) -> Session:
     """A request that only looks."""
-    session = Session(id, store=store, **options)
+    session = session_of(id, store=store, **options)
     session.get("n")
     session.save()
     return session
@@ -116,14 +122,14 @@ def deadline(store: Store, id: str) -> float:
 
 
 def test_reading_makes_no_session(store: Store) -> None:
-    session = Session(store=store)
+    session = session_of(store=store)
     assert (session.get("n"), "n" in session, list(session), bool(session)) == (None, False, [], False)
     session.save()
     assert (session.cookie, len(session)) == (None, 0)
 
 
 def test_an_explicit_load_counts_as_a_first_write(store: Store) -> None:
-    session = Session(store=store)
+    session = session_of(store=store)
     session.load()
     session.save()
     assert session.cookie == "new"
@@ -132,7 +138,7 @@ def test_an_explicit_load_counts_as_a_first_write(store: Store) -> None:
 
 def test_an_id_that_the_store_does_not_know_is_never_adopted(store: Store) -> None:
     planted = "p" * 43
-    session = Session(planted, store=store)
+    session = session_of(planted, store=store)
     assert session.id != planted
     assert session.missing
     session["n"] = 1
@@ -145,7 +151,7 @@ def test_an_id_that_the_store_does_not_know_is_never_adopted(store: Store) -> No
     "id", ["", "short", "x" * 201, "../" * 10, "a" * 42 + "\0", "a" * 42 + "\n", "é" * 43, "a b" * 14]
 )
 def test_a_malformed_id_is_unknown_and_the_store_is_not_asked(counting: CountingStore, id: str) -> None:
-    session = Session(id, store=counting)
+    session = session_of(id, store=counting)
     assert session.get("n") is None
     assert session.missing is bool(id)
     session.save()
@@ -153,7 +159,7 @@ def test_a_malformed_id_is_unknown_and_the_store_is_not_asked(counting: Counting
 
 
 def test_the_id_that_is_told_is_the_id_that_is_stored(store: Store) -> None:
-    session = Session(store=store)
+    session = session_of(store=store)
     told = session.id
     session["n"] = 1
     session.save()
@@ -167,7 +173,7 @@ def test_the_id_that_is_told_is_the_id_that_is_stored(store: Store) -> None:
 def test_an_untouched_session_costs_nothing(counting: CountingStore) -> None:
     id = begin(counting)
     del counting.calls[:]
-    for session in (Session(store=counting), Session(id, store=counting)):
+    for session in (session_of(store=counting), session_of(id, store=counting)):
         session.save()
         assert not session.touched
     assert counting.calls == []
@@ -183,7 +189,7 @@ def test_reading_a_session_is_two_calls(counting: CountingStore) -> None:
 def test_writing_a_session_is_two_calls(counting: CountingStore) -> None:
     id = begin(counting)
     del counting.calls[:]
-    session = Session(id, store=counting)
+    session = session_of(id, store=counting)
     session["n"] = 2
     session.save()
     assert counting.calls == ["acquire", "commit"]
@@ -198,18 +204,18 @@ def test_signing_in_is_three_calls(counting: CountingStore) -> None:
     """The new id is stored, and word of the move is left under the old one."""
     id = begin(counting)
     del counting.calls[:]
-    session = Session(id, store=counting)
+    session = session_of(id, store=counting)
     session.sign_in("ada")
     session.save()
     assert counting.calls == ["acquire", "create", "commit"]
 
 
 def test_a_request_of_a_user_costs_no_more_than_that_of_a_visitor(counting: CountingStore) -> None:
-    session = Session(begin(counting), store=counting)
+    session = session_of(begin(counting), store=counting)
     session.sign_in("ada")
     session.save()
     del counting.calls[:]
-    session = Session(session.id, store=counting)
+    session = session_of(session.id, store=counting)
     assert session.user == "ada"
     session["n"] = 2
     session.save()
@@ -228,7 +234,7 @@ def test_reading_without_locks_is_one_call(counting: CountingStore) -> None:
 
 def test_data_that_is_unchanged_is_not_written(counting: CountingStore) -> None:
     id = begin(counting)
-    session = Session(id, store=counting)
+    session = session_of(id, store=counting)
     session["n"] = 1
     session["m"] = [1]
     del session["m"]
@@ -238,10 +244,10 @@ def test_data_that_is_unchanged_is_not_written(counting: CountingStore) -> None:
 
 
 def test_a_nested_change_is_written(store: Store) -> None:
-    session = Session(begin(store), store=store)
+    session = session_of(begin(store), store=store)
     session["basket"] = {"eggs": [1]}
     session.save()
-    session = Session(session.id, store=store)
+    session = session_of(session.id, store=store)
     session["basket"]["eggs"].append(2)
     session.save()
     assert read(store, session.id) == {"n": 1, "basket": {"eggs": [1, 2]}}
@@ -263,7 +269,7 @@ def test_deadline_and_cookie_are_renewed_together_each_tenth_of_the_timeout(stor
 def test_a_write_between_renewals_keeps_the_deadline(store: Store, clock: Clock) -> None:
     id = begin(store)
     clock.now = NOW + MINUTE
-    session = Session(id, store=store)
+    session = session_of(id, store=store)
     session["n"] = 2
     session.save()
     assert session.cookie is None
@@ -287,9 +293,9 @@ def test_a_changed_timeout_holds_from_the_next_visit(
 def test_a_session_ends_when_its_idle_time_is_over(store: Store, clock: Clock, locking: str) -> None:
     id = begin(store, timeout=10)
     clock.now = NOW + 10 * MINUTE - 0.01
-    assert not Session(id, store=store, timeout=10, locking="explicit").missing
+    assert not session_of(id, store=store, timeout=10, locking="explicit").missing
     clock.now = NOW + 10 * MINUTE
-    session = Session(id, store=store, timeout=10, locking=locking)
+    session = session_of(id, store=store, timeout=10, locking=locking)
     assert session.missing
     assert session.get("n") is None
     session.discard()
@@ -317,7 +323,7 @@ def test_the_last_renewal_reaches_the_lifetime_exactly_and_only_once(store: Stor
 
 
 def test_a_new_id_is_no_new_life(store: Store, clock: Clock) -> None:
-    session = Session(begin(store, lifetime=30), store=store, lifetime=30)
+    session = session_of(begin(store, lifetime=30), store=store, lifetime=30)
     clock.now = NOW + 20 * MINUTE
     session.regenerate()
     session.save()
@@ -327,16 +333,16 @@ def test_a_new_id_is_no_new_life(store: Store, clock: Clock) -> None:
 def test_a_lifetime_shortened_in_the_settings_holds_at_once(store: Store, clock: Clock) -> None:
     id = begin(store)
     clock.now = NOW + 20 * MINUTE
-    assert Session(id, store=store, lifetime=15).missing
+    assert session_of(id, store=store, lifetime=15).missing
 
 
 def test_a_visitor_without_a_lock_does_not_end_a_session_that_another_is_renewing(store: Store, clock: Clock) -> None:
     id = begin(store, timeout=10)
-    busy = Session(id, store=store, timeout=10)
+    busy = session_of(id, store=store, timeout=10)
     clock.now = NOW + 9.9 * MINUTE
     busy["n"] = 2
     clock.now = NOW + 10 * MINUTE
-    assert Session(id, store=store, timeout=10, locking="explicit").missing
+    assert session_of(id, store=store, timeout=10, locking="explicit").missing
     busy.save()
     assert read(store, id) == {"n": 2}
 
@@ -350,7 +356,7 @@ def test_delete_is_final_for_the_request_and_the_old_id_is_a_stranger(
     store: Store, locking: str, touched_before: bool
 ) -> None:
     id = begin(store)
-    session = Session(id, store=store, locking=locking)
+    session = session_of(id, store=store, locking=locking)
     if touched_before:
         session["n"] = 2
     session.delete()
@@ -369,9 +375,9 @@ def test_delete_is_final_for_the_request_and_the_old_id_is_a_stranger(
 @pytest.mark.parametrize("locking", ["implicit", "explicit"])
 def test_a_save_does_not_bring_back_a_session_that_was_deleted_meanwhile(store: Store, locking: str) -> None:
     id = begin(store)
-    session = Session(id, store=store, locking=locking)
+    session = session_of(id, store=store, locking=locking)
     session["n"] = 2
-    Session(id, store=store, locking="explicit").delete()
+    session_of(id, store=store, locking="explicit").delete()
     session.save()
     assert read(store, id) is None
     session["n"] = 3
@@ -382,10 +388,10 @@ def test_a_save_does_not_bring_back_a_session_that_was_deleted_meanwhile(store: 
 
 def test_a_session_deleted_between_two_saves_of_one_request_stays_deleted(store: Store) -> None:
     id = begin(store)
-    session = Session(id, store=store)
+    session = session_of(id, store=store)
     session["n"] = 2
     session.release_lock()
-    Session(id, store=store).delete()
+    session_of(id, store=store).delete()
     session["n"] = 3
     session.save()
     assert read(store, id) is None
@@ -394,7 +400,7 @@ def test_a_session_deleted_between_two_saves_of_one_request_stays_deleted(store:
 
 def test_a_move_does_not_bring_back_a_session_that_was_deleted_meanwhile(store: Store) -> None:
     id = begin(store)
-    session = Session(id, store=store)
+    session = session_of(id, store=store)
     session.regenerate()
     store.delete(session._stored.key)  # type: ignore[union-attr]
     session.save()
@@ -403,7 +409,7 @@ def test_a_move_does_not_bring_back_a_session_that_was_deleted_meanwhile(store: 
 
 
 def test_deleting_what_was_made_in_the_same_request_leaves_nothing(store: Store) -> None:
-    session = Session(store=store)
+    session = session_of(store=store)
     session["n"] = 1
     session.release_lock()
     session.delete()
@@ -418,7 +424,7 @@ def test_deleting_what_was_made_in_the_same_request_leaves_nothing(store: Store)
 @pytest.mark.parametrize("loaded", [False, True])
 def test_a_new_id_keeps_the_data_and_kills_the_old_id(store: Store, locking: str, loaded: bool) -> None:
     old = begin(store)
-    session = Session(old, store=store, locking=locking)
+    session = session_of(old, store=store, locking=locking)
     if loaded:
         session["m"] = 2
     session.regenerate()
@@ -434,7 +440,7 @@ def test_a_new_id_keeps_the_data_and_kills_the_old_id(store: Store, locking: str
 
 def test_a_new_id_twice_in_a_request_leaves_one_session(store: Store) -> None:
     old = begin(store)
-    session = Session(old, store=store)
+    session = session_of(old, store=store)
     session.regenerate()
     first = session.id
     session.regenerate()
@@ -444,7 +450,7 @@ def test_a_new_id_twice_in_a_request_leaves_one_session(store: Store) -> None:
 
 
 def test_a_new_id_after_each_of_two_saves_leaves_one_session(store: Store) -> None:
-    session = Session(begin(store), store=store)
+    session = session_of(begin(store), store=store)
     for _ in range(2):
         session.regenerate()
         session.save()
@@ -454,7 +460,7 @@ def test_a_new_id_after_each_of_two_saves_leaves_one_session(store: Store) -> No
 
 def test_a_new_id_and_a_deletion_leave_nothing(store: Store) -> None:
     old = begin(store)
-    session = Session(old, store=store)
+    session = session_of(old, store=store)
     session.regenerate()
     new = session.id
     session.delete()
@@ -465,7 +471,7 @@ def test_a_new_id_and_a_deletion_leave_nothing(store: Store) -> None:
 
 def test_a_planted_id_does_not_get_the_login(store: Store) -> None:
     planted = begin(store)
-    session = Session(planted, store=store)
+    session = session_of(planted, store=store)
     session.regenerate()
     session["user"] = "ada"
     session.save()
@@ -474,7 +480,7 @@ def test_a_planted_id_does_not_get_the_login(store: Store) -> None:
 
 def test_a_new_id_that_was_not_saved_leaves_the_old_one(store: Store) -> None:
     old = begin(store)
-    session = Session(old, store=store)
+    session = session_of(old, store=store)
     session.regenerate()
     session["user"] = "ada"
     session.discard()
@@ -492,8 +498,8 @@ def test_a_request_under_way_while_another_signs_in_stores_nothing_and_sets_no_c
 ) -> None:
     """Its cookie would replace the one of the login, and the visitor would be signed out."""
     old = begin(store)
-    slow = Session(old, store=store)
-    login = Session(old, store=store)
+    slow = session_of(old, store=store)
+    login = session_of(old, store=store)
     login.regenerate()
     login.save()
     slow["n"] = 2
@@ -505,12 +511,12 @@ def test_a_request_under_way_while_another_signs_in_stores_nothing_and_sets_no_c
 
 def test_a_request_that_comes_long_after_the_move_is_a_new_visitor(store: Store, clock: Clock) -> None:
     old = begin(store)
-    login = Session(old, store=store)
+    login = session_of(old, store=store)
     login.regenerate()
     login.save()
     for seconds, cookie in ((0.9, None), (1.1, "new"), (59, "new"), (61, "new")):
         clock.now = NOW + seconds
-        late = Session(old, store=store)
+        late = session_of(old, store=store)
         late["n"] = 2
         late.save()
         assert late.cookie == cookie
@@ -519,8 +525,8 @@ def test_a_request_that_comes_long_after_the_move_is_a_new_visitor(store: Store,
 
 def test_two_logins_at_once_are_two_sessions(store: Store) -> None:
     old = begin(store)
-    second = Session(old, store=store)
-    for login in (Session(old, store=store), second):
+    second = session_of(old, store=store)
+    for login in (session_of(old, store=store), second):
         login.regenerate()
         login["user"] = "ada"
         login.save()
@@ -529,7 +535,7 @@ def test_two_logins_at_once_are_two_sessions(store: Store) -> None:
 
 
 def test_word_of_a_move_is_cleaned_away(store: Store, clock: Clock) -> None:
-    login = Session(begin(store), store=store)
+    login = session_of(begin(store), store=store)
     login.regenerate()
     login.save()
     clock.now = NOW + 61
@@ -542,11 +548,11 @@ def test_word_of_a_move_is_cleaned_away(store: Store, clock: Clock) -> None:
 
 def test_released_early_and_touched_again_the_session_is_loaded_again(store: Store) -> None:
     id = begin(store)
-    session = Session(id, store=store)
+    session = session_of(id, store=store)
     session["n"] = 2
     session.release_lock()
     assert (session.locked, session.loaded) == (False, False)
-    other = Session(id, store=store)
+    other = session_of(id, store=store)
     other["n"] += 10
     other.save()
     assert session["n"] == 12
@@ -558,7 +564,7 @@ def test_released_early_and_touched_again_the_session_is_loaded_again(store: Sto
 
 def test_explicit_mode_reads_without_a_lock_and_saves_the_last_word(store: Store) -> None:
     id = begin(store)
-    one, two = (Session(id, store=store, locking="explicit") for _ in range(2))
+    one, two = (session_of(id, store=store, locking="explicit") for _ in range(2))
     one["n"], two["n"] = 2, 3
     assert not one.locked
     one.save()
@@ -568,7 +574,7 @@ def test_explicit_mode_reads_without_a_lock_and_saves_the_last_word(store: Store
 
 def test_explicit_mode_keeps_what_was_written_before_the_lock(store: Store) -> None:
     id = begin(store)
-    session = Session(id, store=store, locking="explicit")
+    session = session_of(id, store=store, locking="explicit")
     session["before"] = 1
     session.acquire_lock()
     assert dict(session.items()) == {"n": 1, "before": 1}
@@ -580,7 +586,7 @@ def test_explicit_mode_keeps_what_was_written_before_the_lock(store: Store) -> N
 @pytest.mark.parametrize("locking", MODES)
 @pytest.mark.parametrize("new", [False, True])
 def test_a_block_that_raises_loses_its_writes_and_no_others(store: Store, locking: str, new: bool) -> None:
-    session = Session(None if new else begin(store), store=store, locking=locking)
+    session = session_of(None if new else begin(store), store=store, locking=locking)
     session["kept"] = [1]
     with pytest.raises(ZeroDivisionError), session.lock():
         session["kept"].append(2)
@@ -599,7 +605,7 @@ def test_a_block_that_raises_loses_its_writes_and_no_others(store: Store, lockin
 def test_what_a_block_wrote_is_saved_though_the_request_fails(
     store: Store, locking: str, new: bool, held: bool
 ) -> None:
-    session = Session(None if new else begin(store), store=store, locking=locking)
+    session = session_of(None if new else begin(store), store=store, locking=locking)
     if held:
         session.acquire_lock()
     with session.lock():
@@ -613,7 +619,7 @@ def test_what_a_block_wrote_is_saved_though_the_request_fails(
 
 def test_blocks_in_blocks_are_one(store: Store) -> None:
     id = begin(store)
-    session = Session(id, store=store, locking="explicit")
+    session = session_of(id, store=store, locking="explicit")
     with session.lock():
         with session.lock(), session.lock():
             session["n"] = 2
@@ -626,7 +632,7 @@ def test_blocks_in_blocks_are_one(store: Store) -> None:
 @pytest.mark.parametrize("held", [False, True])
 def test_a_block_that_raises_takes_the_blocks_within_it_along(store: Store, held: bool) -> None:
     id = begin(store)
-    session = Session(id, store=store)
+    session = session_of(id, store=store)
     if held:
         session.acquire_lock()
     with pytest.raises(ZeroDivisionError), session.lock():
@@ -639,7 +645,7 @@ def test_a_block_that_raises_takes_the_blocks_within_it_along(store: Store, held
 
 def test_a_login_in_a_block_does_not_stay_under_the_planted_id_when_the_request_fails(store: Store) -> None:
     planted = begin(store)
-    session = Session(planted, store=store)
+    session = session_of(planted, store=store)
     session.get("n")
     with session.lock():
         session.regenerate()
@@ -651,7 +657,7 @@ def test_a_login_in_a_block_does_not_stay_under_the_planted_id_when_the_request_
 
 
 def test_a_deletion_in_a_block_that_raises_is_final_all_the_same(store: Store) -> None:
-    session = Session(begin(store), store=store)
+    session = session_of(begin(store), store=store)
     session.get("n")
     with pytest.raises(ZeroDivisionError), session.lock():
         session.delete()
@@ -667,7 +673,7 @@ def test_a_deletion_in_a_block_that_raises_is_final_all_the_same(store: Store) -
 @pytest.mark.parametrize("locking", MODES)
 def test_a_value_that_cannot_be_stored_leaves_the_stored_session_as_it_was(store: Store, locking: str) -> None:
     id = begin(store)
-    session = Session(id, store=store, locking=locking)
+    session = session_of(id, store=store, locking=locking)
     session["n"] = 2
     session["bad"] = object()
     with pytest.raises(UnstorableValue, match="'bad'"):
@@ -711,7 +717,7 @@ def test_a_store_that_does_not_answer_is_a_503_and_nothing_else(
     store = opened(FailingStore, clock)
     assert isinstance(store, FailingStore)
     id = begin(store)
-    session = Session(None if action == "begin" else id, store=store, locking=locking)
+    session = session_of(None if action == "begin" else id, store=store, locking=locking)
     before = store.load(store.key_of(id))
     store.failing = frozenset({failing})
     try:
@@ -736,7 +742,7 @@ def test_a_store_that_does_not_answer_is_a_503_and_nothing_else(
 
 
 def test_after_the_answer_has_begun_only_a_block_may_write(store: Store) -> None:
-    session = Session(begin(store), store=store)
+    session = session_of(begin(store), store=store)
     session.save()
     session.seal()
     assert session["n"] == 1
@@ -753,7 +759,7 @@ def test_after_the_answer_has_begun_only_a_block_may_write(store: Store) -> None
 
 
 def test_a_session_cannot_begin_or_move_after_the_answer_has_begun(store: Store) -> None:
-    new, old = Session(store=store), Session(begin(store), store=store)
+    new, old = session_of(store=store), session_of(begin(store), store=store)
     for session in (new, old):
         session.seal()
         with pytest.raises(SessionClosed), session.lock():
@@ -824,10 +830,10 @@ def test_a_page_that_fails_saves_nothing_and_sets_no_cookie(client: Client) -> N
 
 def test_the_data_of_a_record_is_never_shared_between_requests(store: Store) -> None:
     id = begin(store)
-    first = Session(id, store=store)
+    first = session_of(id, store=store)
     first["list"] = [1]
     first.save()
-    second = Session(id, store=store)
+    second = session_of(id, store=store)
     second["list"].append(2)
     second.discard()
     assert read(store, id) == {"n": 1, "list": [1]}

@@ -13,6 +13,7 @@ import pytest
 import sessions
 from sessions import ConfigError, Record, Session, Unavailable
 from sessions.backends.ram import RamStore
+from sessions.settings import Settings
 from sessions.testing import LONG, NOW, Clock, a_record, count_of, opened
 
 from .wsgi import Client, Counter, application, logged
@@ -198,15 +199,15 @@ def test_the_old_id_of_a_login_is_dead_after_a_kill(reopen: Callable[[], RamStor
     id = "a" * 43
 
     def work(store: RamStore) -> None:
-        first = Session(id, store=store)
-        store.create(first._stored.key, a_record({"n": 1}))  # type: ignore[union-attr]
+        first = Session(lambda: id, store=store, settings=Settings(Session))
+        store.create(first.claimed_key, a_record({"n": 1}))
         store.checkpoint()
         first.regenerate()
         first["user"] = "ada"
         first.save()
 
     killed(work, path)
-    assert Session(id, store=reopen()).missing
+    assert Session(lambda: id, store=reopen(), settings=Settings(Session)).missing
 
 
 @pytest.mark.parametrize("wrong", ["below a file", "a directory"])

@@ -83,6 +83,8 @@ class CookieStore(Store):
         "resist replay: a copy of an old cookie works until it expires.",
     )
 
+    finds_early = True  # what a request under way may still send is all that could be known of a session that moves
+
     def __init__(self, *, secret: str = "") -> None:
         super().__init__()
         self._fernets = [_fernet(text) for text in _split(secret)]

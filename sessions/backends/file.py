@@ -106,7 +106,8 @@ class FileStore(Store):
 
     def _held(self, key: str, journal: Journal) -> FileHold | None:
         try:
-            return FileHold(self, key, journal) if journal.has_name else None
+            hold = FileHold(self, key, journal)
+            return hold if journal.had_name else None
         except Unreadable as error:
             journal.set_aside(error)
             return None

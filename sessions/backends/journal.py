@@ -22,13 +22,13 @@ import fcntl
 import os
 import re
 import stat
-from dataclasses import replace
 
 from ..errors import Unreadable
 from ..record import Record, reference
 from ..store import log
 
-GROWN = 8192  # bytes of a journal that are still cheaper to read than to rewrite
+GROWN = 32768  # bytes of a journal that are cheaper to keep than to rewrite: that costs as much as ten saves
+_TAIL = 4096  # bytes at its end that are read first; they hold the last line of nearly every session
 UNREADABLE = ".unreadable"  # what the name of a file that was set aside ends with
 NEW = ".new"  # and of one that is being rewritten
 KEY = re.compile(r"[\w-]*[0-9a-f]{64}", re.ASCII)  # what the name of one that is neither looks like
@@ -62,6 +62,11 @@ class LockedFile:
         return True
 
     @property
+    def key(self) -> str:
+        """The session's key."""
+        return self.path.rpartition("/")[2]
+
+    @property
     def has_name(self) -> bool:
         """Whether this is still the file of that name, and not one that was deleted or rewritten meanwhile."""
         return os.fstat(self._fd).st_nlink > 0
@@ -83,13 +88,18 @@ class LockedFile:
 
 
 class Journal(LockedFile):
-    """A session's file, open. Its methods raise OSError where the disk does not do what is asked."""
+    """A session's file, open. Its methods raise OSError where the disk does not do what is asked.
 
-    __slots__ = ("_durable", "_end", "_size")
+    Attributes:
+        had_name: `has_name`, as it was when the file was read.
+    """
+
+    __slots__ = ("_durable", "_end", "_size", "had_name")
 
     def __init__(self, path: str, fd: int, durable: bool) -> None:
         super().__init__(path, fd)
         self._durable = durable
+        self.had_name = True
         self._end = self._size = 0  # of the last whole line, and of the file, when it was read
 
     @classmethod
@@ -130,21 +140,29 @@ class Journal(LockedFile):
         found = os.fstat(self._fd)
         if not stat.S_ISREG(found.st_mode):
             raise Unreadable("it is no file")
-        content = os.pread(self._fd, found.st_size, 0)
-        self._size = len(content)
-        self._end = content.rfind(b"\n") + 1
-        if not self._end:
+        self.had_name = found.st_nlink > 0
+        line = self._last_line(found.st_size, max(0, found.st_size - _TAIL))
+        record = Record.unpack(self.key, line)
+        return record._replace(deadline=found.st_mtime) if found.st_mtime > record.deadline else record
+
+    def _last_line(self, size: int, start: int) -> bytes:
+        """The last whole line of the file, looked for from `start` on, and if it begins before that, from 0 on."""
+        content = os.pread(self._fd, size - start, start)
+        end = content.rfind(b"\n") + 1
+        begin = content.rfind(b"\n", 0, end - 1) + 1 if end else 0
+        if start and not begin:
+            return self._last_line(size, 0)
+        if not end:
             raise Unreadable("it has no whole line")
-        line = content[content.rfind(b"\n", 0, self._end - 1) + 1 : self._end - 1]
-        record = Record.unpack(os.path.basename(self.path), line)
-        return replace(record, deadline=found.st_mtime) if found.st_mtime > record.deadline else record
+        self._size, self._end = start + len(content), start + end
+        return content[begin : end - 1]
 
     def save(self, before: Record, record: Record) -> bool:
         """Make `record` the state after `before`, which was read under the lock. False if the session was deleted."""
         found = os.fstat(self._fd)
         if found.st_nlink == 0 or found.st_size != self._size:
             return False  # see delete
-        if record.deadline > before.deadline and record == replace(before, deadline=record.deadline):
+        if record.deadline > before.deadline and record == before._replace(deadline=record.deadline):
             self._settle(record)
             return True
         line = self._line(record)
@@ -203,7 +221,7 @@ class Journal(LockedFile):
             new.close()
 
     def _line(self, record: Record) -> bytes:
-        return record.pack(os.path.basename(self.path)) + b"\n"
+        return record.pack(self.key) + b"\n"
 
     def _write(self, line: bytes) -> None:
         while line:  # a disk that fills up takes a part first
