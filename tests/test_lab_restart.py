@@ -34,6 +34,7 @@ def first() -> Iterator[Site]:
     """A site whose second sites find every server, and leave their files where the test sees them."""
     place = folder()
     with Site("ram", env={**environment_of("memcached"), **environment_of("postgresql"), "TMPDIR": str(place)}) as site:
+        Visitor(site.url).get("/lab/restart")  # it opens each store for a moment, which makes the table
         yield site
     assert list(place.iterdir()) == [], "the experiments have left files behind"
     place.rmdir()
@@ -44,10 +45,9 @@ def second_sites(site: Site) -> list[int]:
     return descendants(site.process.pid) if site.process else []
 
 
-def sessions_in_the_database() -> int:
+def sessions_in_the_database() -> set[str]:
     with psycopg.connect(postgresql().dsn) as connection:
-        row = connection.execute("SELECT count(*) FROM sessions WHERE data <> ''").fetchone()
-        return int(row[0]) if row else 0
+        return {key for (key,) in connection.execute("SELECT key FROM sessions WHERE data <> ''")}
 
 
 # --- the experiment ---------------------------------------------------------------------------------------------------
@@ -56,6 +56,7 @@ def sessions_in_the_database() -> int:
 @pytest.mark.parametrize("profile", BACKENDS)
 def test_what_is_found_is_what_the_backend_declares(first: Site, profile: str, tmp_path: Path) -> None:
     facts = facts_of(options_of(profile, tmp_path))
+    before = sessions_in_the_database() if profile == "postgresql" else set()
     told = Witness(first.url).post("/lab/restart", {"profile": profile, "restart": "yes"}, **JSON).json
     found = {finding["question"]: finding for finding in told["findings"]}
     assert list(found) == list(QUESTIONS)
@@ -78,7 +79,7 @@ def test_what_is_found_is_what_the_backend_declares(first: Site, profile: str, t
         assert found["secret"]["counts"] == [1]
     assert second_sites(first) == []
     if profile == "postgresql":
-        assert sessions_in_the_database() == 0, "the session was ended"
+        assert sessions_in_the_database() <= before, "the session was ended"
 
 
 def test_the_page_compares_it_with_the_prediction_in_a_browser(first: Site, browser: Browser) -> None:
