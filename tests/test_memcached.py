@@ -182,7 +182,7 @@ def test_a_server_that_is_not_there_is_named_with_the_command_that_starts_one() 
 
 
 def test_a_missing_driver_is_named_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pymemcache", None)
+    monkeypatch.setitem(sys.modules, "pymemcache.client.rendezvous", None)
     with pytest.raises(ConfigError, match="pip install pymemcache"):
         MemcachedStore(servers="127.0.0.1:11211")
 

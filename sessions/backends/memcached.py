@@ -84,10 +84,12 @@ class MemcachedStore(Store):
 
     def __init__(self, *, servers: str | Sequence[str], patience: float | None = None) -> None:
         super().__init__()
+        try:
+            from pymemcache.client.rendezvous import RendezvousHash
+        except ImportError as error:
+            raise ConfigError("MemcachedSession needs a driver: pip install pymemcache") from error
         seconds = patience_of(patience, ANSWER)
         self._servers = {address: Server(address, self.connections, seconds) for address in _addresses(servers)}
-        from pymemcache.client.rendezvous import RendezvousHash
-
         self._nodes = RendezvousHash(list(self._servers))
         self.users = UserLists(self)
         self.heartbeat = Heartbeat(self.heartbeat_every, self.renewed_for)

@@ -49,10 +49,14 @@ class Lease:
         asked: when the server was last asked that it live on.
     """
 
-    __slots__ = ("_ends", "_failed", "_in_line", "_number", "_orphan", "_store", "_token", "asked", "began", "key")
+    __slots__ = (
+        "_ends", "_failed", "_in_line", "_number", "_orphan", "_store", "_token",
+        "asked", "began", "key", "server",
+    )  # fmt: skip
 
     def __init__(self, store: MemcachedStore, key: str) -> None:
         self._store = store
+        self.server: Server = store.server(key)
         self._token = store.token
         self.key = key
         self.began = self.asked = 0.0
@@ -61,10 +65,6 @@ class Lease:
         self._orphan = 0  # and of one that an earlier request of this process has left behind
         self._failed = False
         self._in_line = False  # whether our name is in the item for the next
-
-    @property
-    def server(self) -> Server:
-        return self._store.server(self.key)
 
     @property
     def is_held(self) -> bool:

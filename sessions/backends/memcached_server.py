@@ -1,86 +1,23 @@
-"""One Memcached server: its connections, and what it answers.
+"""One Memcached server, and what it answers.
 
 All commands of a request that can go together go in one send, closed by `mn` (no operation), whose answer `MN` says
 that all the others have been given: a round trip to the server costs more than everything else.
-
-The connections are pymemcache's, with its `raw_command`. What they lack is added where pymemcache lets a program bring
-sockets of its own (`socket_module`), for three reasons: `raw_command` (4.0.0) forgets what it has read of an answer
-that comes in several pieces, its timeout is one for each piece, and a connection that the server has closed long ago is
-noticed only when the command has been sent and nobody can know any more whether it was done.
 """
 
 from __future__ import annotations
 
-import select
-import socket
 import threading
 import time
-import types
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import NamedTuple
 
-from ..errors import ConfigError, Unavailable
+from ..errors import Unavailable
 from ..events import publish, watchers
+from .memcached_connection import Connections
 
-if TYPE_CHECKING:
-    from pymemcache import PooledClient
+ANSWER = 1.0  # seconds; see memcached_connection.py
 
-# Seconds; together below two, which is what a visitor may have to wait for the 503.
-_WAIT = 0.2  # for a free connection
-_CONNECT = 0.5
-ANSWER = 1.0
-
-_IDLE = 60  # seconds after which an unused connection is not used again: firewalls forget about it
-_END = b"\r\nMN\r\n"
-_PIECE = 65536
 _MARGIN = 512  # bytes of an item that its key and its header take, and some more
 _STATUS = {b"HD", b"VA", b"EN", b"NS", b"EX", b"NF"}
-
-
-class _Stale(ConnectionError):
-    """The server closed the connection while it was idle. Nothing was sent."""
-
-
-class _Socket(socket.socket):
-    """A connection over which each answer is read whole, in bounded time."""
-
-    _used = False
-
-    def sendall(self, data: Any, flags: int = 0, /) -> None:
-        """Send a command, unless the server has closed the connection since the last one."""
-        if self._used and _readable(self):
-            raise _Stale("the connection was closed")
-        self._used = True
-        super().sendall(data, flags)
-
-    def recv(self, size: int, flags: int = 0, /) -> bytes:
-        """The whole answer, up to its MN, however long; empty if the server closed the connection before that."""
-        timeout = self.gettimeout()
-        end = time.monotonic() + (timeout or 0)
-        answer = super().recv(_PIECE, flags)
-        try:
-            while answer and not answer.endswith(_END):
-                self.settimeout(max(end - time.monotonic(), 0.001))
-                piece = super().recv(_PIECE, flags)
-                answer = answer + piece if piece else b""
-        finally:
-            self.settimeout(timeout)
-        return answer
-
-
-def _readable(connection: socket.socket) -> bool:
-    """Whether something comes in, which between two commands can only be the end of the connection."""
-    poll = select.poll()  # select.select() knows no descriptor above 1023
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))
-
-
-def _addresses_of(*args: Any) -> list[Any]:
-    """IPv4 first: pymemcache tries a single address of a name, and Memcached listens on 127.0.0.1, rarely on ::1."""
-    return sorted(socket.getaddrinfo(*args), key=lambda found: found[0] != socket.AF_INET)
-
-
-_SOCKETS = types.SimpleNamespace(**{**vars(socket), "socket": _Socket, "getaddrinfo": _addresses_of})
 
 
 def _name(command: bytes) -> str:
@@ -88,8 +25,7 @@ def _name(command: bytes) -> str:
     return command[:2].decode("ascii", "replace")
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """The answer to one command.
 
     Attributes:
@@ -122,18 +58,21 @@ def replies(answer: bytes) -> list[Reply]:
             raise ValueError(f"an answer begins with {line[:80]!r}")
         value = None
         if status == b"VA":
-            size = int(words.pop(0))
-            value, rest = rest[:size], rest[size + 2 :]
+            length = int(words.pop(0))
+            value, rest = rest[:length], rest[length + 2 :]
+        if not words:
+            found.append(Reply(status, 0, value))
+            continue
         told = {word[:1]: int(word[1:]) for word in words}
-        numbers = (told.get(name, missing) for name, missing in ((b"s", 0), (b"f", 0), (b"t", -1)))
-        found.append(Reply(status, told.get(b"c", 0), value, *numbers))
+        size, flags, ttl = told.get(b"s", 0), told.get(b"f", 0), told.get(b"t", -1)
+        found.append(Reply(status, told.get(b"c", 0), value, size, flags, ttl))
     return found
 
 
 class Server:
-    """A server and the pool of connections to it.
+    """A server.
 
-    A connection is taken for one round trip, never for the time a page takes, so a small pool serves many threads.
+    A connection is taken for one round trip, never for the time a page takes, so a few serve many threads.
 
     Args:
         address: 'host:port'; a host of IPv6 digits stands in brackets.
@@ -144,8 +83,7 @@ class Server:
     def __init__(self, address: str, connections: int, patience: float = ANSWER) -> None:
         self.address = address
         host, _, port = address.rpartition(":")
-        self._pool = _pool((host.strip("[]"), int(port)), patience)
-        self._free = threading.BoundedSemaphore(connections)
+        self._connections = Connections(host.strip("[]"), int(port), connections, patience)
         self._down = False
         self._failed = 0.0  # when it did not answer last, by time.monotonic()
         self._probe = threading.Lock()
@@ -199,53 +137,19 @@ class Server:
 
     def close(self) -> None:
         """Close the idle connections; the next command opens a new one."""
-        self._pool.close()
+        self._connections.close()
 
     def _ask(self, commands: bytes) -> bytes:
         down = self._down
         if down and not self._probe.acquire(blocking=False):
             raise Unavailable(f"memcached at {self.address} still does not answer")
         try:
-            answer = self._exchange(commands)
+            answer = self._connections.exchange(commands + b"\r\n")
             self._down = False
             return answer
-        except Unavailable:
+        except OSError as error:
             self._down, self._failed = True, time.monotonic()
-            raise
+            raise Unavailable(f"memcached at {self.address}: {error}") from error
         finally:
             if down:
                 self._probe.release()
-
-    def _exchange(self, commands: bytes) -> bytes:
-        from pymemcache.exceptions import MemcacheError
-
-        if not self._free.acquire(timeout=_WAIT):
-            raise Unavailable(f"memcached at {self.address}: all connections are busy")
-        try:
-            while True:
-                try:
-                    return bytes(self._pool.raw_command(commands, _END))
-                except _Stale:  # it has left the pool; each try takes another one, at last a new one, never stale
-                    continue
-        except (OSError, MemcacheError) as error:
-            reason = str(error) or "the connection was closed before the answer"
-            raise Unavailable(f"memcached at {self.address}: {reason}") from error
-        finally:
-            self._free.release()
-
-
-def _pool(address: tuple[str, int], patience: float) -> PooledClient:
-    """The connections, made as they are needed. Their number is bounded by who may ask: pymemcache's own bound does not
-    wait but raises."""
-    try:
-        from pymemcache import PooledClient
-    except ImportError as error:
-        raise ConfigError("MemcachedSession needs a driver: pip install pymemcache") from error
-    return PooledClient(
-        address,
-        connect_timeout=_CONNECT,
-        timeout=patience,
-        no_delay=True,  # else Nagle's algorithm and delayed acknowledgements make each command wait for 40 ms
-        pool_idle_timeout=_IDLE,
-        socket_module=_SOCKETS,
-    )
