@@ -22,7 +22,7 @@ import cherrypy
 
 import development
 import sessions
-from pages import site, xray
+from pages import failures, xray
 from pages.account import Account, Devices, Password
 from pages.accounts import Accounts
 from pages.attributes import Attributes
@@ -108,12 +108,12 @@ def build(
     config["/"]["tools.xray.on"] = watched = bool(profiles) and config["/"].get("tools.xray.on", False)
     if watched:
         sessions.subscribe(xray.watch)
-    config["/"].update(site.error_pages())
+    config["/"].update(failures.error_pages())
     config["/"][ACCOUNTS_OPTION] = accounts
     config["/"]["operators_paths"] = [path]
     config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
     app = cherrypy.Application(root, "", config)
-    app.request_class = site.Request
+    app.request_class = failures.Request
     app.log.time = cherrypy.log.time = utc
     # In front of CherryPy's own first layer, which answers by itself when everything else has failed.
     app.wsgiapp.pipeline[:0] = [("proxy", TrustedProxy), ("headers", SiteHeaders)]

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pages import site
+from pages import origin
 from pages.accounts import Accounts, Proof
 from settings import SITE_CONF, Sections, Source, StartError, find_profiles, load_settings, one_line, read
 
@@ -103,6 +103,6 @@ class DemoAccounts(Accounts):
 
         Another one is checked in its place: the answer is that to a wrong password, and takes as long.
         """
-        if name in self._demo and not site.from_this_machine():
+        if name in self._demo and not origin.from_this_machine():
             password = secrets.token_urlsafe()
         return super().verify(name, password)

@@ -21,7 +21,7 @@ from cheroot.server import HTTPConnection
 from cherrypy._cpwsgi_server import CPWSGIHTTPRequest, CPWSGIServer
 from cherrypy.process.servers import ServerAdapter
 
-from pages.site import address_of
+from pages.origin import address_of
 from settings import StartError, one_line
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)

@@ -22,14 +22,14 @@ from lab.logout_race import LogoutRace
 from lab.outage import Outage
 from lab.race import Race
 from lab.restart import Restart
-from pages import site
+from pages import origin, site
 
 FOLDER = Path(__file__).resolve().parent
 
 
 def own_machine_only() -> None:
     """Refuse, with 403, whoever is not on this machine, and whoever calls it by a name that others may have made."""
-    if not site.from_this_machine():
+    if not origin.from_this_machine():
         raise cherrypy.HTTPError(403, "The laboratory is for this machine only. Open it as 127.0.0.1 or localhost.")
 
 

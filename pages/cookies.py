@@ -8,7 +8,7 @@ from http.cookies import Morsel, SimpleCookie
 import cherrypy
 
 import sessions
-from pages import site
+from pages import origin, site
 
 MAX_BYTES = 4096
 """What browsers take for the name and the value together (RFC 6265bis section 5.6); above it they drop the cookie."""
@@ -43,7 +43,7 @@ class Cookies:
 
         HTTPError 403 for a link of another site, 400 when the browser sends too many cookies already.
         """
-        site.own_pages_only("A page of another site led here, so no cookie was set. Open /cookie/, and use its form.")
+        origin.own_pages_only("A page of another site led here, so no cookie was set. Open /cookie/, and use its form.")
         check_room(cherrypy.request.headers.get("Cookie", ""))
         morsel = new_cookie(site.text_field("name", name), site.text_field("value", value))
         cherrypy.response.cookie[morsel.key] = morsel

@@ -8,7 +8,7 @@ from urllib.parse import quote, unquote
 import cherrypy
 
 import sessions
-from pages import device, site, times
+from pages import device, origin, site, times
 from pages.accounts import Proof
 from pages.gate import Gate, refuse_passwords_in_address
 
@@ -67,7 +67,7 @@ class Login:
             stays=stays,
             staying=_how_long_one_stays(),
             error=error,
-            hint=self._hint if site.is_loopback() else None,
+            hint=self._hint if origin.is_loopback() else None,
         )
 
 

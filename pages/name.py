@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import cherrypy
 
-from pages import site
+from pages import origin, site
 
 _LONGEST = 10_000  # characters; generous for a name, and what a stranger may make us keep
 
@@ -35,7 +35,7 @@ class Name:
         }
         if wrong:
             return self._form(typed, wrong)
-        if cherrypy.request.method != "POST" and site.from_another_site():
+        if cherrypy.request.method != "POST" and origin.from_another_site():
             return self._form(typed, errors={})  # a link elsewhere may fill the form in, and the visitor may send it
         cherrypy.session.update(typed)
         site.redirect("/hello")

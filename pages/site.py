@@ -1,24 +1,19 @@
-"""What the pages share: answers in HTML and JSON, error pages, accepted methods, form fields, redirects.
+"""What the pages share: answers in HTML and JSON, form fields, redirects, what may be shown.
 
 A page is a class with an exposed `index`. A page that is a lesson also has a `lesson`, and so stands in the navigation.
 """
 
 from __future__ import annotations
 
-import functools
-import html
-import ipaddress
 import json
-import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, NoReturn
 
 import cherrypy
 import jinja2
-from cherrypy._cpreqbody import process_multipart_form_data, process_urlencoded
 from markupsafe import Markup, escape
 
 import sessions
@@ -30,16 +25,9 @@ NO_SLASH = {"tools.trailing_slash.on": False}
 _HIDDEN_CHARACTERS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
 _HIDDEN_CHARACTERS |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
 
-_SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1
-
 SLOT = b"<!-- what is known when the session has been saved -->"
 
-_LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
-
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
-
-_ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
-
 
 @dataclass(frozen=True)
 class Lesson:
@@ -87,30 +75,6 @@ def base() -> str:
 def typed(command: str) -> Markup:
     """Return a command for a shell as HTML, SITE in it being the address of this site."""
     return highlighted(command, "bash").replace("SITE", escape(base()))
-
-
-def is_loopback() -> bool:
-    """Tell whether the visitor calls the site by a name that means their own machine.
-
-    Any other name may be led here too, by whoever owns it, and then that owner's pages can read the answer (DNS
-    rebinding): a site that only this machine reaches must not tell them what is for this machine's users.
-    """
-    return _LOOPBACK.fullmatch(cherrypy.request.base.partition("://")[2]) is not None
-
-
-def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that text is; None where it is none."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address  # a socket for both families shows IPv4 as ::ffff:192.0.2.1
-
-
-def from_this_machine() -> bool:
-    """Tell whether the visitor is on this machine, and calls the site by a name that means it."""
-    address = address_of(cherrypy.request.remote.ip)
-    return address is not None and address.is_loopback and is_loopback()
 
 
 def backend() -> sessions.Facts | None:
@@ -217,125 +181,3 @@ def shown_cookie(name: str, value: str) -> str:
 def session_reference() -> str | None:
     """Return the short masked reference of the visitor's session, or None when it holds nothing."""
     return sessions.reference(cherrypy.session.id) if list(cherrypy.session.keys()) else None
-
-
-def same_origin() -> None:
-    """Refuse, with 403, a request that may change something and that a page of another site has sent.
-
-    For every method but GET, HEAD and OPTIONS, which change nothing here. SameSite=Lax keeps the session cookie off
-    foreign forms already. This also covers other hosts of the same domain, for which SameSite does nothing, and forms
-    that need no session to do harm: signing a visitor in to somebody else's account (OWASP ASVS 5.0, 3.5.1 and 3.5.3).
-    """
-    if cherrypy.request.method not in _SAFE_METHODS:
-        own_pages_only("This was sent from another site, so nothing was changed.")
-
-
-def own_pages_only(message: str) -> None:
-    """Refuse, with 403 and the message, what a page of another site has sent, by whatever method."""
-    if from_another_site():
-        sessions.note("cross-site request refused", level=logging.WARNING)
-        raise cherrypy.HTTPError(403, message)
-
-
-def from_another_site() -> bool:
-    """Tell whether a page of another site has sent the request, as far as the browser says."""
-    headers = cherrypy.request.headers
-    if "Sec-Fetch-Site" in headers:
-        return headers["Sec-Fetch-Site"] not in ("same-origin", "none")
-    # Browsers without it, and every browser on plain http, send Origin. A program such as curl sends neither.
-    origin = headers.get("Origin")
-    own = cherrypy.request.base.lower()
-    # A proxy that ends TLS and does not say so leaves the site thinking that it is visited over http. The other way
-    # round, a page that somebody has put into a plain http connection, is another origin.
-    return origin is not None and origin.lower() not in (own, own.replace("http:", "https:", 1))
-
-
-# Before the body is read (at 50 the session begins), and after tools.proxy (at 30) has found out the public host.
-cherrypy.tools.same_origin = cherrypy.Tool("before_request_body", same_origin, priority=40)
-
-
-def error_pages() -> dict[str, Any]:
-    """Return the configuration of [/] that lets every failure end in a page of this site."""
-    form, multipart = _or_400(process_urlencoded), _or_400(process_multipart_form_data)
-    processors = {"application/x-www-form-urlencoded": form, "multipart/form-data": multipart}
-    return {
-        "error_page.default": error_page,
-        "request.body.processors": processors,
-        "hooks.on_start_resource": _one_range_at_most,
-    }
-
-
-# status: (title, what to do next). A status that is missing here is told like 400, or like 500.
-_WORDS = {
-    400: ("We could not read that", "Go back, check what you sent, and try again."),
-    401: ("Please sign in first", "Sign in, then ask for this page again."),
-    403: ("That is not allowed", "Go back to the page the form is on, and send it from there."),
-    404: ("There is nothing here", "Check the address for a slip of the pen, or start again from the tour."),
-    405: ("Not like that", "The address is right, the method is not. Open the page it belongs to and use its form."),
-    413: ("That is too big", "Send less. A form on this site is for a few words."),
-    429: ("Slow down", "Wait as long as it says above, then try again."),
-    500: ("We made a mistake", "It is in our log, and nothing of yours was changed. Try again in a moment."),
-    503: ("Back in a moment", "Wait a few seconds, then load this page again."),
-}
-
-
-def error_page(status: str, message: str, traceback: str, version: str) -> bytes:
-    """Return the body for an HTTP error; the arguments are those that CherryPy passes to `error_page.default`.
-
-    A traceback or CherryPy's version is never shown. Never raises: CherryPy would show that exception to the visitor.
-    """
-    code = int(status[:3])
-    title, advice = _WORDS.get(code) or _WORDS[500 if code >= 500 else 400]
-    # The message comes escaped by html.escape, which JSON must not have and the template does by itself. A 500 may
-    # carry the text of any exception; every other message was written to be read.
-    message = html.unescape(message)
-    detail = "" if code == 500 or message == cherrypy.lib.httputil.valid_status(code)[2] else message
-    if code == 503:
-        cherrypy.response.headers.setdefault("Retry-After", "5")
-    try:
-        error = {"status": code, "error": detail or f"{title}. {advice}"}
-        return render("error.html", error, status=code, title=title, advice=advice, detail=detail)
-    except Exception:
-        cherrypy.log("The error page failed.", context="PAGES", severity=40, traceback=True)
-        cherrypy.response.headers["Content-Type"] = "text/plain;charset=utf-8"
-        return f"{status}\n{title}. {advice}\n".encode()
-
-
-class Request(sessions.LenientRequest):
-    """A request to this site.
-
-    One that is refused while CherryPy still reads its headers has no configuration yet and asks its class for the error
-    page. One without a length has no body (RFC 9112 section 6.3); CherryPy would answer a POST like that with 411.
-    """
-
-    error_page: ClassVar[dict[str, Any]] = {"default": error_page}
-    show_tracebacks = False
-
-    def process_headers(self) -> None:
-        """Read the headers."""
-        super().process_headers()
-        if "Content-Length" not in self.headers and "Transfer-Encoding" not in self.headers:
-            self.headers["Content-Length"] = "0"
-
-
-def _one_range_at_most() -> None:
-    """Ignore a Range header other than one plain range, as RFC 9110 section 14.2 allows.
-
-    For static files CherryPy lets a malformed one become a 500, and answers thousands of overlapping ones with as many
-    copies of the file.
-    """
-    if not _ONE_RANGE.fullmatch(cherrypy.request.headers.get("Range", "")):
-        cherrypy.request.headers.pop("Range", None)
-
-
-def _or_400(processor: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Make a body that cannot be parsed the sender's error; CherryPy's processors let it become a 500."""
-
-    @functools.wraps(processor)
-    def read(entity: Any) -> None:
-        try:
-            processor(entity)
-        except (ValueError, LookupError, EOFError) as error:
-            raise cherrypy.HTTPError(400, "The form could not be read: it is damaged or cut off.") from error
-
-    return read

@@ -17,7 +17,7 @@ from typing import Any
 import cherrypy
 
 import sessions
-from pages import behind, picture, site
+from pages import behind, origin, picture, site
 
 _MOST_STEPS = 300  # of one request; a page that lets its session go and takes it again may have any number
 _MOST_BEFORE = 100  # redirects that are remembered until the page they lead to is shown
@@ -43,7 +43,7 @@ class XRay(cherrypy.Tool):
 
     def _setup(self) -> None:
         request = cherrypy.serving.request
-        if site.from_this_machine():
+        if origin.from_this_machine():
             request.slot = True
             request.hooks.attach("before_handler", lambda: _mark("handler"), priority=95)
             request.hooks.attach("before_finalize", lambda: _mark("answered"), priority=5)

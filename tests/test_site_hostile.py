@@ -17,7 +17,7 @@ VALUES = {
     "double quote": '" x-probe="1',
     "apostrophe": "' x-probe='1",
     "entity": "&lt;x-probe&gt;",
-    "template": "{{ 7 * 191 }}{% x-probe %}",
+    "template": "{{ 7919 * 7927 }}{% x-probe %}",
     "emoji": "👩‍🚀 é",
     "NUL": "a\0b",
     "lines": "a\r\nX-Probe: 1\r\n\r\n<x-probe>",
@@ -43,7 +43,7 @@ def assert_harmless(answer: Answer) -> None:
         tags = Page(answer.text).tags
         assert not [name for name, attributes in tags if name == "x-probe" or "x-probe" in attributes]
         assert all("src" in attributes for name, attributes in tags if name == "script")
-        assert "1337" not in answer.text
+        assert "62773913" not in answer.text
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -99,7 +99,7 @@ def test_a_cookie_value_comes_back_as_it_was_given(visitor: Witness, value: str)
                                     "If-Modified-Since", "If-None-Match", "Content-Type", "Authorization"])  # fmt: skip
 @pytest.mark.parametrize("path", ["/counter", "/nothing", "/static/favicon.svg"])
 def test_a_value_in_a_header_is_shown_and_not_obeyed(visitor: Witness, header: str, path: str) -> None:
-    for value in ("<x-probe>", '" x-probe="1', "{{ 7 * 191 }}", "a\x01b", "a\0b", "\xff", "x" * 10_000, ""):
+    for value in ("<x-probe>", '" x-probe="1', "{{ 7919 * 7927 }}", "a\x01b", "a\0b", "\xff", "x" * 10_000, ""):
         assert_harmless(visitor.get(path, **{header: value}))
 
 

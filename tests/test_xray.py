@@ -30,7 +30,7 @@ def xray(page: str) -> str:
 def steps(shown: str) -> list[str]:
     """The steps of the request that made the page."""
     own = shown.partition("What is stored")[0]
-    return [step for step in re.findall(r"^\s*\d+\|(\w+)\|", own, re.M) if step != "trip"]
+    return [step for step in re.findall(r"^\s*[\d,]+\|(\w+)\|", own, re.M) if step != "trip"]
 
 
 @every_profile
