@@ -425,6 +425,27 @@ class StoreContract:
             thread.join()
         assert order == [0, 1, 2, 3, 4]
 
+    @pytest.mark.parametrize("end", ["delete", "set_aside"])
+    def test_a_session_that_ends_while_others_wait_for_it_is_gone_for_them(self, store: Store, end: str) -> None:
+        key, found = store.new_key(), list[Record | None]()
+        store.create(key, a_record())
+
+        def look() -> None:
+            hold = store.acquire(key, LONG)
+            found.append(hold.record)
+            hold.release()
+
+        first, threads = store.acquire(key, LONG), [threading.Thread(target=look) for _ in range(3)]
+        for n, thread in enumerate(threads):
+            thread.start()
+            _wait_until_waiting(n + 1)
+        store.locks.begin_round(key)  # as the first of those who wait does
+        first.delete() if end == "delete" else first.set_aside(ValueError("it makes no sense"))
+        for thread in threads:
+            thread.join()
+        assert found == [None] * 3
+        assert len(store.locks) == 0
+
     # ---------------------------------------------------------------- cleaning
 
     def test_purge_removes_what_has_expired_and_nothing_else(self, store: Store, clock: Clock) -> None:

@@ -39,13 +39,14 @@ class FileHold(Hold):
         Unreadable: the file is no session record.
     """
 
-    __slots__ = ("_before", "_files", "_journal")
+    __slots__ = ("_before", "_ended", "_files", "_journal")
 
     def __init__(self, store: FileStore, key: str, journal: Journal) -> None:
         self._before = journal.read()
         super().__init__(store, key, self._before)
         self._files = store
         self._journal = journal
+        self._ended = False  # the file is no session's any more, and nobody else's to go on with
 
     @answers
     def _commit(self, record: Record) -> bool:
@@ -57,13 +58,15 @@ class FileHold(Hold):
 
     @answers
     def _delete(self) -> None:
+        self._ended = True
         self._journal.unlink()
         self._files.forget(self._key, self._before.user)
 
     @answers
     def _set_aside(self) -> None:
+        self._ended = True
         os.replace(self._journal.path, self._journal.path + UNREADABLE)
 
     def _unlock(self) -> None:
-        if not self._files.locks.pass_on(self._key, self._journal):
+        if self._ended or not self._files.locks.pass_on(self._key, self._journal):
             self._journal.close()
