@@ -17,6 +17,7 @@ How to read the package, in the order in which a request runs through it:
     settings.py   the options: names, defaults, what they may be
     cookies.py    the browser's cookie, in and out
     tool.py       the hooks of a request: init, save, end
+    resolve.py    which settings and store a request has
     response.py   what the browser is told
     session.py    Session: what pages see as cherrypy.session
     values.py     the dictionary in it

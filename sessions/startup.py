@@ -10,7 +10,7 @@ from typing import Any
 
 import cherrypy
 
-from . import compat, tool
+from . import compat, resolve, tool
 from .audit import OneLine
 from .cookies import LenientRequest
 from .facts import Facts
@@ -94,7 +94,7 @@ def open_stores(app: cherrypy.Application) -> None:
 def close_stores(app: cherrypy.Application = None) -> None:
     """Close the stores of an application, or of all. The next request opens them again."""
     stores.close(app)
-    tool.forget(app)
+    resolve.forget(app)
 
 
 def describe(app: cherrypy.Application) -> Facts | None:

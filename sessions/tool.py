@@ -14,8 +14,6 @@ from __future__ import annotations
 
 import hashlib
 import sys
-import weakref
-from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
@@ -26,20 +24,14 @@ from cherrypy._cprequest import Hook
 from cherrypy.lib import is_iterator
 
 from . import compat
-from .audit import note
 from .cookies import request_cookies
 from .errors import ConfigError, SessionError
-from .events import Event, publish, subscribe, watchers
-from .record import Record
+from .events import publish, watchers
+from .resolve import resolve
 from .response import tell_browser
 from .session import Session
 from .settings import Settings, check_names, is_cherrypy_class
 from .store import Store
-from .stored import ask
-from .table import stores
-
-_Use = tuple[Settings, Store] | None  # None: a class written for CherryPy's own tool
-_resolved: weakref.WeakKeyDictionary[Any, dict[Any, _Use]] = weakref.WeakKeyDictionary()
 
 
 class SessionTool(cherrypy._cptools.Tool):
@@ -62,7 +54,7 @@ class SessionTool(cherrypy._cptools.Tool):
         """Called by CherryPy for each request for which the tool is on. The session is made here, where CherryPy's tool
         attaches a hook to make it later: a hook with options costs more than the session."""
         conf = cherrypy.serving.request.toolmaps[self.namespace][self._name]
-        use = _resolve(cherrypy.serving.request.app, conf)
+        use = resolve(cherrypy.serving.request.app, conf)
         if use:
             _begin(*use)
             if use[0].locking == "early":
@@ -105,7 +97,7 @@ def init(
         kwargs, storage_type=storage_type, path=path, path_header=path_header, name=name, timeout=timeout,
         domain=domain, secure=secure, clean_freq=clean_freq,
     )  # fmt: skip
-    use = _resolve(cherrypy.serving.request.app, options)
+    use = resolve(cherrypy.serving.request.app, options)
     if use is None:
         raise ConfigError("sessions.init() takes classes of this package only")
     if not hasattr(cherrypy.serving.request, "session_settings"):
@@ -138,36 +130,6 @@ def _attach_the_rest() -> None:
     hooks["on_end_resource"].append(_SAVE_FOR_THE_NEXT_PAGE)
     hooks["before_error_response"].append(_FAIL)
     hooks["after_error_response"].append(_TELL)
-
-
-def _resolve(app: Any, options: Mapping[str, Any]) -> _Use:
-    """The checked options and the open store; worked out once, for they are the same for thousands of requests."""
-    known = _resolved.get(app)
-    if known is None:
-        known = _resolved.setdefault(app, {})
-    key: Any = tuple(options.items())
-    try:
-        return known[key]
-    except KeyError:
-        pass
-    except TypeError:  # an option that is a list
-        key = repr(options)
-        if key in known:
-            return known[key]
-    known[key] = use = _worked_out(app, options)
-    return use
-
-
-def _worked_out(app: Any, options: Mapping[str, Any]) -> _Use:
-    options = {name: value for name, value in options.items() if name not in ("on", "priority")}
-    if is_cherrypy_class(options):
-        return None
-    settings = Settings.parse(options)
-    store = ask(stores.open, app, settings.storage_class.store_class, settings.store, settings.name)
-    stores.clean_every(store, settings.clean_freq)
-    if settings.debug:
-        subscribe(_log_step)
-    return settings, store
 
 
 def _presented_id(store: Store, name: str) -> str | None:
@@ -270,14 +232,6 @@ _TELL = Hook(tell, failsafe=True)
 _END = Hook(end, failsafe=True, priority=90)
 
 
-def _log_step(event: Event) -> None:
-    """What `debug` does, for the requests that ask for it."""
-    settings = getattr(cherrypy.serving.request, "session_settings", None)
-    if settings and settings.debug:
-        shown = {name: value for name, value in event.details.items() if not isinstance(value, Record)}
-        note("step of a session", event.key, step=event.name, **shown)
-
-
 def session_lock() -> AbstractContextManager[Session]:
     """Hold this request's session for a block: load it afresh, save it at the end, whatever `locking` says.
 
@@ -301,11 +255,3 @@ def session_lock() -> AbstractContextManager[Session]:
 def reference(id: str) -> str:
     """A short name of a session for pages and logs, made from the hash of its id: nobody can make the id of it."""
     return hashlib.sha256(id.encode()).hexdigest()[:8]
-
-
-def forget(app: Any = None) -> None:
-    """Work out the options of an application, or of all, anew at its next request."""
-    if app is None:
-        _resolved.clear()
-    else:
-        _resolved.pop(app, None)
