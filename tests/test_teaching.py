@@ -75,6 +75,15 @@ def test_every_address_file_button_and_option_that_is_named_exists(site: Site) -
         assert f"*{button}" in RUNNING and button in Visitor(site.url).get(path).text
 
 
+def test_a_number_is_as_long_as_is_told_and_a_dead_one_opens_nothing(site: Site) -> None:
+    visitor = Visitor(site.url)
+    visitor.get("/counter")
+    assert f"It has {len(visitor.cookies['session_id'])} characters" in RUNNING
+    copy = visitor.twin()
+    assert visitor.post("/session/end").cookies["session_id"]["max-age"] == "0"
+    assert copy.get("/counter", Accept="application/json").json == {"count": 1}
+
+
 def test_the_limits_that_are_told_are_those_of_the_site() -> None:
     options = read(SITE_CONF)["/"]
     assert f"Here {options['tools.sessions.timeout']} minutes after its last use" in RUNNING
