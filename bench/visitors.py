@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable
 
 from .client import RequestFailed
 
-_SECONDS = 30  # longer than any answer takes
+_SECONDS = 600  # longer than any answer takes, also that of 100,000 sessions to be made on a busy machine
 
 
 class Visitor:
