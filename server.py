@@ -21,7 +21,7 @@ from cheroot.server import HTTPConnection
 from cherrypy._cpwsgi_server import CPWSGIHTTPRequest, CPWSGIServer
 from cherrypy.process.servers import ServerAdapter
 
-from pages.origin import address_of
+from pages.origin import THROUGH_A_PROXY, address_of
 from settings import StartError, one_line
 
 STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -40,7 +40,7 @@ class TrustedProxy:
     tools.proxy believes whoever sends X-Forwarded-For, and takes the first address of its list. That is the one which
     the visitor can make up: each proxy adds what it saw at the end. Here the last address that is not a proxy's own
     is left, and of the other two headers the last value. Whatever makes no sense is dropped, like every such header
-    from anybody else (OWASP ASVS 5.0, 4.1.3).
+    from anybody else (OWASP ASVS 5.0, 4.1.3). That there was one is noted, whoever sent it, in THROUGH_A_PROXY.
     """
 
     def __init__(self, nextapp: Callable[..., Iterable[bytes]], trusted: Sequence[str] = LOOPBACK) -> None:
@@ -49,6 +49,7 @@ class TrustedProxy:
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         told = {name: environ.pop(name) for name in list(environ) if name.startswith(_FORWARDED)}
+        environ[THROUGH_A_PROXY] = bool(told) or "HTTP_VIA" in environ
         if told and self.trusts(environ.get(_PEER, "")):
             for name, allowed in (("HTTP_X_FORWARDED_HOST", _HOST), ("HTTP_X_FORWARDED_PROTO", _PROTO)):
                 last = told.get(name, "").rpartition(",")[2].strip()

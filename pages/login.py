@@ -67,7 +67,7 @@ class Login:
             stays=stays,
             staying=_how_long_one_stays(),
             error=error,
-            hint=self._hint if origin.is_loopback() else None,
+            hint=self._hint if origin.from_this_machine() else None,
         )
 
 

@@ -10,6 +10,7 @@ import cherrypy
 
 import sessions
 
+THROUGH_A_PROXY = "site.through_a_proxy"  # in the environ of WSGI; server.TrustedProxy sets it
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
 
@@ -33,8 +34,14 @@ def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | Non
 
 
 def from_this_machine() -> bool:
-    """Tell whether the visitor is on this machine, and calls the site by a name that means it."""
+    """Tell whether the visitor is on this machine, calls the site by a name that means it, and comes by no proxy.
+
+    Behind a proxy or a tunnel that runs here all visitors seem to be here, and many put a Host of this machine into
+    each request (nginx does, unless it is told not to). Only the headers that they add give them away.
+    """
     address = address_of(cherrypy.request.remote.ip)
+    if cherrypy.request.wsgi_environ.get(THROUGH_A_PROXY):
+        return False
     return address is not None and address.is_loopback and is_loopback()
 
 

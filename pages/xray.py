@@ -42,6 +42,10 @@ class XRay(cherrypy.Tool):
         super().__init__("before_finalize", fill, name="xray", priority=90)  # the session is saved at 60
 
     def _setup(self) -> None:
+        # After tools.proxy (at 30): before it, whoever comes through a proxy on this machine seems to be on it.
+        cherrypy.serving.request.hooks.attach("before_request_body", self._begin, priority=35)
+
+    def _begin(self) -> None:
         request = cherrypy.serving.request
         if origin.from_this_machine():
             request.slot = True
@@ -61,12 +65,17 @@ def fill() -> None:
     key = session.claimed_key if isinstance(session, sessions.Session) else ""
     if 300 <= int(str(response.status or 200)[:3]) < 400:
         _keep(key, picture.of_request())
-    elif not response.stream and site.SLOT in (body := response.collapse_body()):
+    elif _is_page(response) and site.SLOT in (body := response.collapse_body()):
         with _mutex:
             before = _before.pop(key, None)
         panel = site.fragment("xray.html", now=picture.of_request(), before=before, **behind.of_request())
         response.body = body.replace(site.SLOT, panel, 1)
         response.headers.setdefault("Cache-Control", "no-store")
+
+
+def _is_page(response: Any) -> bool:
+    """Whether the slot can be in it. In JSON the same words would be a visitor's, for there they are not escaped."""
+    return not response.stream and str(response.headers.get("Content-Type")).startswith("text/html")
 
 
 def _keep(key: str, shown: dict[str, Any]) -> None:

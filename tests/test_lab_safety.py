@@ -68,6 +68,19 @@ def test_whoever_is_not_on_this_machine_or_calls_it_by_another_name_is_refused(b
     assert visitor.get("/lab", Host=f"localhost:{behind.port}").status == 200
 
 
+def test_whoever_comes_through_a_proxy_on_this_machine_is_refused_even_if_the_site_does_not_know_of_it() -> None:
+    told = {"X-Forwarded-For": "192.0.2.7"}, {"X-Forwarded-Proto": "https"}, {"Forwarded": "for=_x"}, {"Via": "1.1 x"}
+    with Site("ram") as site:
+        visitor = Visitor(site.url)
+        assert [visitor.get("/lab", **header).status for header in ({}, *told)] == [200, 403, 403, 403, 403]
+
+
+@pytest.mark.parametrize("forwarded", ["", "192.0.2.7:443", "unknown", "127.0.0.1"])
+def test_a_proxy_that_does_not_say_for_whom_it_asks_opens_nothing(behind: Site, forwarded: str) -> None:
+    answer = Visitor(behind.url).get("/lab", **{"X-Forwarded-For": forwarded, "X-Forwarded-Proto": "https"})
+    assert answer.status == 403
+
+
 def test_a_form_of_another_site_starts_nothing(behind: Site) -> None:
     for page, form in (("/lab/restart", {"profile": "ram"}), ("/lab/outage", {"seconds": "2"})):
         assert Visitor(behind.url).post(page, form, Origin="http://other.example").status == 403

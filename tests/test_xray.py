@@ -10,6 +10,7 @@ import pytest
 
 import app
 import sessions
+from pages import site as site_pages
 from sessions.events import watchers
 from tests.backends import SECRET
 from tests.conftest import PASSWORD, every_profile, one_profile
@@ -124,6 +125,21 @@ def test_it_is_for_this_machine_only(visitor: Witness) -> None:
     elsewhere = visitor.get("/counter", Host="pages.example").text
     assert "<aside" not in elsewhere and "xray" not in elsewhere
     assert visitor.get("/counter", **JSON).json["count"] == 3
+
+
+def test_whoever_comes_through_a_proxy_on_this_machine_does_not_see_it() -> None:
+    """It is decided after tools.proxy has found out who asks, and for which host."""
+    with Site("ram", config={"/": {"tools.proxy.on": True}}) as site:
+        visitor = Visitor(site.url)
+        for header in ({"X-Forwarded-For": "192.0.2.7"}, {"X-Forwarded-Host": "shop.example"}, {"Via": "1.1 proxy"}):
+            assert "<aside" not in visitor.get("/counter", **header).text
+        assert '<aside class="beside"' in visitor.get("/counter").text
+
+
+@one_profile
+def test_it_gets_into_no_json(visitor: Witness) -> None:
+    words = site_pages.SLOT.decode()
+    assert visitor.get("/cookie/read", Cookie=f"cookieName={words}", **JSON).json["cookies"] == {"cookieName": words}
 
 
 def test_it_is_on_in_development_only(profile: str = "ram") -> None:
