@@ -7,6 +7,7 @@ import os
 import pwd
 import socket
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
@@ -26,8 +27,8 @@ def servers_at(address: str) -> list[int]:
         address: host:port.
 
     Raises:
-        NotOurs: it is on another machine; nobody listens there; or it is not of the account as which `make services`
-            starts its servers: another one may have other users.
+        NotOurs: it is on another machine; nobody listens there; it is not of the account as which `make services` starts
+            its servers: another one may have other users; or this site was started by it.
     """
     try:
         host, _, port = address.rpartition(":")
@@ -43,7 +44,21 @@ def servers_at(address: str) -> list[int]:
     ours = pwd.getpwnam(str(account()["user"])).pw_uid if account() else os.geteuid()
     if any(Path(f"/proc/{pid}").stat().st_uid != ours for pid in pids):
         raise NotOurs(f"The server at {address} was not started by make services: it belongs to another account.")
+    if pids & set(_ancestors(os.getpid())):
+        raise NotOurs(f"The server at {address} was not started by make services: it has started this site.")
     return sorted(pids)
+
+
+def _ancestors(pid: int) -> Iterator[int]:
+    """A process, the one that has started it, and so on.
+
+    An editor that forwards a port to a container, or a systemd that starts a server when somebody asks, listens in its
+    place. Stopped with all its children it would take this site along, and whoever was to let it go on.
+    """
+    with suppress(OSError):  # of another account, on a system that hides those
+        while pid:
+            yield pid
+            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _sockets(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> set[str]:

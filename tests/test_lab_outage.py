@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,12 +20,13 @@ from lab.listening import NotOurs, servers_at
 from lab.outage import PATH
 from lab.pause import PauseError, paused, state
 from services import account
+from settings import ROOT
 from sessions.codec import decode
 from tests.backends import environment_of, memcached, postgresql
 from tests.balancer import wait_until
 from tests.chromium import expect, press
 from tests.laboratory import Laboratory, laboratory
-from tests.site import Site, free_port
+from tests.site import Site, environment, free_port
 from tests.test_browser_access import ALL, violations
 from tests.visitor import Visitor
 from tests.witness import JSON
@@ -213,13 +213,18 @@ def test_a_server_elsewhere_or_of_somebody_else_is_not_ours() -> None:
         servers_at(f"127.0.0.1:{free_port()}")
     with pytest.raises(NotOurs, match="no address"):
         servers_at("/var/run/postgresql:5432")
-    with socket.create_server(("127.0.0.1", 0)) as mine:
-        address = f"127.0.0.1:{mine.getsockname()[1]}"
-        if account():  # root's servers have an account of their own, and this process has not
-            with pytest.raises(NotOurs, match="another account"):
-                servers_at(address)
-        else:
-            assert servers_at(address) == [os.getpid()]
-    with socket.create_server(("::1", 0), family=socket.AF_INET6) as mine:
-        with pytest.raises(NotOurs, match="another account") if account() else nullcontext():
-            assert servers_at(f"[::1]:{mine.getsockname()[1]}") == [os.getpid()]
+    why = "another account" if account() else "has started this site"  # root's servers have an account of their own
+    for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
+        with socket.create_server((host, 0), family=family) as mine, pytest.raises(NotOurs, match=why):
+            servers_at(f"[{host}]:{mine.getsockname()[1]}")
+
+
+def test_what_has_started_the_site_is_not_stopped_for_the_site_would_stop_with_it() -> None:
+    """An editor that forwards the port, or a systemd that waits for somebody to ask: it listens, and is an ancestor."""
+    asks = "import sys; from lab.listening import servers_at; print(servers_at(sys.argv[1]))"
+    listens = ("import socket, subprocess, sys; mine = socket.create_server(('127.0.0.1', 0)); "
+               "address = f'127.0.0.1:{mine.getsockname()[1]}'; "
+               f"print(subprocess.run([sys.executable, '-c', {asks!r}, address], stderr=-1, text=True).stderr)")  # fmt: skip
+    command = [sys.executable, "-c", listens]
+    ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, **account())
+    assert "NotOurs" in ended.stdout and "has started this site" in ended.stdout
