@@ -6,6 +6,7 @@ and the requests are as real. The counter is in the visitor's own session, under
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -127,8 +128,9 @@ def new_run(by: str, mode: object, requests: object, predicted: object) -> Run:
 
 
 def ticks(milliseconds: float) -> list[int]:
-    """Return the marks of an axis that ends here: five or fewer after the 0, at round numbers."""
-    step = next(step for step in (10, 20, 50, 100, 200, 500, 1000, 2000, 10_000) if milliseconds <= 5 * step)
+    """Return the marks of an axis that ends here: five or fewer after the 0, at round numbers up to a minute."""
+    rounds = (10, 20, 50, 100, 200, 500, 1000, 2000, 10_000, 20_000)
+    step = next((step for step in rounds if milliseconds <= 5 * step), math.ceil(milliseconds / 5))
     return list(range(0, round(milliseconds) + 1, step))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from lab.games import MOST as KEPT
-from lab.race import FEWEST, MOST
+from lab.race import FEWEST, MOST, ticks
 from lab.race_modes import MODES, THINKING
 from lab.race_run import Hit, Run
 from sessions.settings import STORAGE_TYPES
@@ -211,6 +211,16 @@ def test_a_request_that_belongs_to_no_race_is_refused(visitor: Witness) -> None:
     assert visitor.post(f"/lab/race/hit/two?run={run}&number=2").status == 200
     for outside in ("", "1", "1,2,3", "1,x", "1,-1", "1,nan", "1,inf", "1,60001"):
         assert visitor.post(f"/lab/race/finish?run={run}", {"outside": outside}).status == 400, outside
+
+
+@one_lab
+def test_a_race_may_take_as_long_as_its_visitor_likes(visitor: Witness) -> None:
+    run = visitor.post("/lab/race/begin", RACE, **JSON).json["run"]
+    for number in (1, 2):
+        assert visitor.post(f"/lab/race/hit/two?run={run}&number={number}").status == 200
+    assert visitor.post(f"/lab/race/finish?run={run}", {"outside": "60000,0"}).status == 200
+    assert visitor.get(f"/lab/race?run={run}").status == 200
+    assert [len(ticks(time)) for time in (0, 10, 55_000, 1e8)] == [1, 2, 3, 6]
 
 
 @one_lab
