@@ -105,8 +105,10 @@ def build(
     root.healthz = Health()
     vars(root).update(development.extra_pages(extra, profiles) if profiles else {})
 
-    config["/"]["tools.xray.on"] = watched = bool(profiles) and config["/"].get("tools.xray.on", False)
-    if watched:
+    if not profiles:
+        for options in config.values():
+            options["tools.xray.on"] = False
+    if config["/"].get("tools.xray.on"):
         sessions.subscribe(xray.watch)
     config["/"].update(failures.error_pages())
     config["/"][ACCOUNTS_OPTION] = accounts

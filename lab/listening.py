@@ -27,8 +27,8 @@ def servers_at(address: str) -> list[int]:
         address: host:port.
 
     Raises:
-        NotOurs: it is on another machine; nobody listens there; it is not of the account as which `make services` starts
-            its servers: another one may have other users; or this site was started by it.
+        NotOurs: it is on another machine; nobody listens there; it is not of the account as which `make services`
+            starts its servers: another one may have other users; or this site was started by it.
     """
     try:
         host, _, port = address.rpartition(":")

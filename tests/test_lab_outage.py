@@ -20,8 +20,8 @@ from lab.listening import NotOurs, servers_at
 from lab.outage import PATH
 from lab.pause import PauseError, paused, state
 from services import account
-from settings import ROOT
 from sessions.codec import decode
+from settings import ROOT
 from tests.backends import environment_of, memcached, postgresql
 from tests.balancer import wait_until
 from tests.chromium import expect, press
@@ -221,10 +221,9 @@ def test_a_server_elsewhere_or_of_somebody_else_is_not_ours() -> None:
 
 def test_what_has_started_the_site_is_not_stopped_for_the_site_would_stop_with_it() -> None:
     """An editor that forwards the port, or a systemd that waits for somebody to ask: it listens, and is an ancestor."""
-    asks = "import sys; from lab.listening import servers_at; print(servers_at(sys.argv[1]))"
-    listens = ("import socket, subprocess, sys; mine = socket.create_server(('127.0.0.1', 0)); "
-               "address = f'127.0.0.1:{mine.getsockname()[1]}'; "
-               f"print(subprocess.run([sys.executable, '-c', {asks!r}, address], stderr=-1, text=True).stderr)")  # fmt: skip
+    asks = "import sys; from lab.listening import servers_at; servers_at(f'127.0.0.1:{sys.argv[1]}')"
+    listens = "import socket, subprocess, sys; mine = socket.create_server(('127.0.0.1', 0)); "
+    listens += f"subprocess.run([sys.executable, '-c', {asks!r}, str(mine.getsockname()[1])])"
     command = [sys.executable, "-c", listens]
     ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, **account())
-    assert "NotOurs" in ended.stdout and "has started this site" in ended.stdout
+    assert "NotOurs" in ended.stderr and "has started this site" in ended.stderr

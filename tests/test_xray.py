@@ -15,6 +15,7 @@ from sessions.events import watchers
 from tests.backends import SECRET
 from tests.conftest import PASSWORD, every_profile, one_profile
 from tests.site import Site
+from tests.test_production import called
 from tests.visitor import Visitor
 from tests.witness import JSON, Witness
 
@@ -144,9 +145,10 @@ def test_it_gets_into_no_json(visitor: Witness) -> None:
 
 def test_it_is_on_in_development_only(profile: str = "ram") -> None:
     before = list(watchers)
-    application = app.create_app(profile)
+    application = app.create_app(profile, {"/counter": {"tools.xray.on": True}})
     try:
-        assert application.config["/"]["tools.xray.on"] is False and watchers == before
+        assert {application.config[path]["tools.xray.on"] for path in ("/", "/counter")} == {False}
+        assert b"<aside" not in called(application, "GET", "/counter", host="127.0.0.1")[2] and watchers == before
     finally:
         sessions.close_stores(application)
 
