@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import logging
 import types
+import weakref
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -20,6 +21,7 @@ from .table import stores
 from .workers import SpareWorkers
 
 _PREFIX = "tools.sessions."
+_theirs: weakref.WeakKeyDictionary[Any, set[str]] = weakref.WeakKeyDictionary()  # cookies of CherryPy's own classes
 
 
 class _SessionProxy(cherrypy._ThreadLocalProxy):
@@ -86,6 +88,7 @@ def open_stores(app: cherrypy.Application) -> None:
     for options in places(app):
         if is_cherrypy_class(options):
             compat.check(options)
+            _theirs.setdefault(app, set()).add(options.get("name", "session_id"))
         else:
             settings = Settings.parse(options)
             stores.open(app, settings.storage_class.store_class, settings.store, settings.name)
@@ -106,7 +109,8 @@ def describe(app: cherrypy.Application) -> Facts | None:
 def cookie_names() -> set[str]:
     """The names of the cookies that open sessions, anywhere in the application of the current request. Whoever shows
     cookies must hide the values of these."""
-    return {cookie_name(), *(store.cookie_name for store in stores.of(cherrypy.serving.request.app))}
+    app = cherrypy.serving.request.app
+    return {cookie_name(), *(store.cookie_name for store in stores.of(app)), *_theirs.get(app, ())}
 
 
 def addresses(app: cherrypy.Application) -> list[str]:

@@ -121,3 +121,11 @@ def test_a_play_needs_a_post_from_this_machine_and_both_expectations(visitor: Wi
             answer = visitor.post("/lab/logout-race/play", {**SAID, name: value}, **JSON)
             assert answer.status == 400 and f"'{name}' must be one of: dead, alive" in answer.json["error"]
     assert visitor.get("/lab/logout-race?run=x").status == 404
+
+
+@one_lab
+def test_the_id_of_cherrypys_own_class_is_shown_as_little_as_ours(visitor: Witness) -> None:
+    visitor.get("/lab/logout-race/theirs/who")  # a stranger at this door gets one at once
+    id = visitor.cookies["lab_logout"]
+    shown = [visitor.get("/cookie/read", **JSON).text, visitor.get("/cookie/read").text, visitor.get("/counter").text]
+    assert all("lab_logout" in text and id not in text for text in shown)
