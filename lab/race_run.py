@@ -39,28 +39,28 @@ class Hit:
         self.read_at = self.wrote_at = arrived
         self.outside = 0.0
         self.status = 0
-        self._steps: list[sessions.Event] = []
+        self._steps: list[tuple[str, float]] = []  # not the events: each that loads or saves has the whole session
 
     def note(self, step: sessions.Event) -> None:
         """A step of its session; told by `follow`."""
-        self._steps.append(step)
+        self._steps.append((step.name, step.at))
 
     @property
     def spans(self) -> list[Span]:
         """When it waited for the session, and when it held it."""
         spans, begun = [], {}
-        for step in self._steps:
-            ends, begins = _TURNS.get(step.name, (None, None))
+        for name, at in self._steps:
+            ends, begins = _TURNS.get(name, (None, None))
             if ends in begun:
-                spans.append((ends, begun.pop(ends), step.at))
+                spans.append((ends, begun.pop(ends), at))
             if begins:
-                begun[begins] = step.at
+                begun[begins] = at
         return spans
 
     @property
     def saved_at(self) -> float:
         """When what it wrote was stored, or refused."""
-        return max((step.at for step in self._steps if step.name in ("saved", "unsaved")), default=self.finished)
+        return max((at for name, at in self._steps if name in ("saved", "unsaved")), default=self.finished)
 
 
 @dataclass
