@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import random
 import resource
@@ -28,6 +29,7 @@ from sessions.backends.file import FileStore
 from sessions.backends.journal import GROWN
 from sessions.testing import LONG, NOW, SHORT, Clock, a_record, count_of, opened
 
+from .balancer import wait_until
 from .wsgi import Client, Counter, application, logged
 
 
@@ -341,6 +343,32 @@ def test_a_lock_ends_with_its_request_though_a_process_was_forked_meanwhile(stor
             store.acquire(key, SHORT)
         hold.release()
         store.acquire(key, SHORT).release()
+
+
+def test_a_process_that_is_stopped_while_it_waits_keeps_nobody_out(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is the next to have the session, and does not take it: by Ctrl-Z, in a debugger."""
+    monkeypatch.setattr(file, "_NEXT", SHORT)
+    key = store.new_key()
+    store.create(key, a_record())
+    hold = store.acquire(key, LONG)
+    with child(lambda: store.locks.release(key) or store.acquire(key, LONG).release()) as pid:
+        wait_until(lambda: somebody_is_next(store.path(key)), "the child waits")
+        os.kill(pid, signal.SIGSTOP)
+        os.waitpid(pid, os.WUNTRACED)
+        hold.release()
+        store.acquire(key, LONG).release()
+        assert somebody_is_next(store.path(key))
+
+
+def somebody_is_next(path: str) -> bool:
+    with open(path, "rb+") as one:
+        try:
+            fcntl.lockf(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
 
 
 # -------------------------------------------------------------------- the disk

@@ -10,6 +10,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator
+from functools import partial
 
 from ..errors import ConfigError, Unreadable
 from ..facts import Facts
@@ -24,6 +25,7 @@ _FOLDERS = tuple(f"{n:02x}" for n in range(256))
 _KEEP = {UNREADABLE: 7 * 86400, NEW: 3600}  # seconds until the cleaner removes what was set aside, or left by a kill
 _YOUNG = 60  # seconds in which a file that makes no sense may be one that is just being made
 _REPLACE_TIMEOUT = 10.0  # seconds
+_NEXT = 1.0  # seconds after which somebody who is next, and does not take the lock though it is free, is passed over
 _TIDIED = 500  # leftovers in the index that whoever lists a user's sessions removes at most
 
 
@@ -92,7 +94,8 @@ class FileStore(Store):
         while (journal := passed or Journal.open(self.path(key), self.durable)) is not None:
             try:
                 if not passed:
-                    poll(journal.try_turn, end - time.monotonic(), f"session {reference(key)}")
+                    attempt = partial(journal.try_turn, time.monotonic() + _NEXT)
+                    poll(attempt, end - time.monotonic(), f"session {reference(key)}")
                 if (hold := self._held(key, journal)) is not None:
                     if not passed:
                         self.locks.begin_round(key)
