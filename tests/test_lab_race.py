@@ -214,6 +214,14 @@ def test_a_request_that_belongs_to_no_race_is_refused(visitor: Witness) -> None:
 
 
 @one_lab
+def test_a_race_of_which_no_request_came_through_is_shown(visitor: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lab.race.PATIENCE", 0.01)
+    run = visitor.post("/lab/race/begin", RACE, **JSON).json["run"]
+    assert visitor.post(f"/lab/race/finish?run={run}", {"outside": "0,0"}, **JSON).json["missing"] == 2
+    assert "2 of the requests wrote nothing" in visitor.get(f"/lab/race?run={run}").text
+
+
+@one_lab
 def test_a_race_may_take_as_long_as_its_visitor_likes(visitor: Witness) -> None:
     run = visitor.post("/lab/race/begin", RACE, **JSON).json["run"]
     for number in (1, 2):
