@@ -1,4 +1,4 @@
-"""Every test, in two halves at once: `python -m tests`, which is what make test does.
+"""Every test, in two halves at once: `python -m tests`, which is what make test does. Arguments go to pytest.
 
 Most tests wait, for servers, locks and browsers, so one after the other they leave two cores idle and take twice as
 long. The halves share nothing: each starts its own servers, on ports that are free, and searches what it wrote for
@@ -30,9 +30,9 @@ def main() -> int:
     files = {path.name for path in FOLDER.glob("test_*.py")}
     with ExitStack() as stack:
         output = stack.enter_context(tempfile.TemporaryFile())
-        first = stack.enter_context(half(files - SECOND | IN_BOTH, None))
+        first = stack.enter_context(half(files - SECOND, None))
         stack.callback(first.terminate)  # as Ctrl-C does: each stops its servers; one that has ended does not mind
-        second = stack.enter_context(half(SECOND & files | IN_BOTH, output))
+        second = stack.enter_context(half(files & (SECOND | IN_BOTH), output))
         stack.callback(second.terminate)
         statuses = [first.wait(), second.wait()]
         output.seek(0)
@@ -43,7 +43,7 @@ def main() -> int:
 def half(names: set[str], output: object) -> subprocess.Popen[bytes]:
     """Start pytest on these files."""
     paths = [str(FOLDER / name) for name in sorted(names)]
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *paths]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *sys.argv[1:], *paths]
     return subprocess.Popen(command, cwd=FOLDER.parent, stdout=output)  # type: ignore[call-overload]
 
 

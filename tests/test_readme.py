@@ -93,11 +93,16 @@ def test_the_starter_runs_without_the_lessons_and_no_test_asks_for_them(scratch:
         assert [visitor.get(path).status for path in lessons] == [404] * 5
         tour = site.request("GET", "/", {"Accept": "application/json"})[1]
         assert [lesson["path"] for lesson in json.loads(tour)["lessons"]] == ["/login"]
-    collect = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider"]
+    collect = [sys.executable, "-m", "tests", "--collect-only", "-q"]  # what make test does there
     found = subprocess.run(collect, cwd=copy, env=environment(), capture_output=True, text=True)
     assert found.returncode == 0 and "tests/test_rules.py::" in found.stdout, found.stdout
     for test in (copy / "tests").glob("test_*.py"):
         assert not re.search(r"[\"'](/counter|/cookie/|/hello|/name)\b", test.read_text()), test.name
+    helpers = [path.stem for path in (copy / "tests").glob("*.py") if not path.stem.startswith(("test_", "_", "conf"))]
+    used = " ".join(path.read_text() for path in (copy / "tests").glob("*.py"))
+    imports = r"tests\.{0}\b|from tests import ([^(\n]*|\([^)]*)\b{0}\b"
+    assert [name for name in helpers if not re.search(imports.format(name), used)] == []
+    assert not re.search("bench|screenshots", (copy / "Makefile").read_text())
 
 
 def test_the_smallest_program_counts(scratch: Path) -> None:
