@@ -204,7 +204,7 @@ class LogoutRace:
                     steps = walk(f"/lab/logout-race/{room}", id, play)
                 result[room] = {"outcome": OUTCOMES[steps[-1].who == WHO], "steps": [asdict(step) for step in steps]}
             result["run"] = self._results.add(result)
-        site.redirect(f"/lab/logout-race?run={result['run']}#result")
+        site.redirect(f"/lab/logout-race?run={result['run']}#outcome")
 
     @contextmanager
     def _new_play(self) -> Iterator[tuple[str, Play]]:

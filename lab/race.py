@@ -112,7 +112,7 @@ class Race:
             fire_all(run, {sessions.cookie_name(): Kept(cherrypy.session.cookie_value, None)})
             run.wait(PATIENCE)
             run.count = int(cherrypy.session.get(KEY, 0))
-        site.redirect(f"/lab/race?run={run.id}#result")
+        site.redirect(f"/lab/race?run={run.id}#outcome")
 
     def _add(self, run: Run) -> Run:
         run.id = self._runs.add(run)

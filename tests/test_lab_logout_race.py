@@ -33,7 +33,7 @@ def visitor(lab: Laboratory) -> Witness:
 
 def play(visitor: Witness, **said: str) -> Any:
     sent_to = place(visitor.post("/lab/logout-race/play", {**SAID, **said}), visitor.url)
-    return visitor.get(sent_to.removesuffix("#result"), **JSON).json
+    return visitor.get(sent_to.removesuffix("#outcome"), **JSON).json
 
 
 def steps_of(result: Any, room: str) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def fire(visitor: Witness, mode: str, requests: int = 5) -> Any:
     """Let the site send the requests, and return the result."""
     form = {"mode": mode, "requests": str(requests), "predicted": "1"}
     sent_to = place(visitor.post("/lab/race/fire", form), visitor.url)
-    return visitor.get(sent_to.removesuffix("#result"), **JSON).json
+    return visitor.get(sent_to.removesuffix("#outcome"), **JSON).json
 
 
 def spans(hit: Any, kind: str) -> list[Any]:

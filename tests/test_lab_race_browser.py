@@ -24,7 +24,8 @@ def race(page: Page, mode: str, requests: int, predicted: int) -> None:
     page.get_by_label("Say first: how many will be counted?").fill(str(predicted))
     with page.expect_navigation():
         press(page, "Send them all")
-    expect(page).to_have_url(re.compile(r"/lab/race\?run=.+#result$"))
+    expect(page).to_have_url(re.compile(r"/lab/race\?run=.+#outcome$"))
+    expect(page.locator("#outcome")).to_be_focused()  # it is read out, and Tab goes on from it
 
 
 def numbers(page: Page) -> list[list[str]]:
@@ -92,14 +93,14 @@ def test_both_results_are_for_everybody_narrow_dark_and_by_keyboard(new_page: Ne
     page.keyboard.press("Tab")
     page.keyboard.type("4")
     page.keyboard.press("Enter")
-    page.wait_for_url("**/lab/race?run=*#result")
+    page.wait_for_url("**/lab/race?run=*#outcome")
     assert_for_everybody(page)
     page.goto("/lab/logout-race")
     for room in ("ours", "theirs"):
         page.locator(f"#{room}-dead").focus()
         page.keyboard.press("Space")
     page.keyboard.press("Enter")
-    page.wait_for_url("**/lab/logout-race?run=*#result")
+    page.wait_for_url("**/lab/logout-race?run=*#outcome")
     expect(page.locator(".result .large")).to_have_text(["Dead", "Alive again"])
     assert_for_everybody(page)
 

@@ -31,7 +31,7 @@ async function race() {
     status.textContent = `${back} of ${run.requests} are back.`;
   }));
   await ask(form.dataset.finish, new URLSearchParams({ run: run.run, outside: addresses.map(waited).join() }));
-  return `${form.dataset.page}?run=${run.run}#result`;
+  return `${form.dataset.page}?run=${run.run}#outcome`;
 }
 
 form.addEventListener("submit", async (event) => {
