@@ -71,7 +71,7 @@ DEMOS = {
              "Secure sends it by https only. Most browsers make an exception for this machine itself, 127.0.0.1.",
              "Comes by https, and to this machine itself; by plain http from elsewhere it is refused."),
         Demo("demo_lax", {"path": "/", "samesite": "Lax"},
-             "SameSite=Lax keeps it off forms, pictures and frames of other sites. A link from there brings it along.",
+             "SameSite=Lax keeps it off POSTs, pictures and frames of other sites. A link from there brings it along.",
              "Comes to both, also when you follow a link of another site."),
         Demo("demo_strict", {"path": "/", "samesite": "Strict"},
              "SameSite=Strict keeps it off links of other sites as well: you arrive as a stranger.",
