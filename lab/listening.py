@@ -7,12 +7,14 @@ import os
 import pwd
 import socket
 import sys
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 from services import account
 
+# Nothing else is stopped. An editor that forwards a port, or a systemd that starts a server when somebody asks, listens
+# in its place: with its children it would take this site along, and whoever was to let it go on.
+_SERVERS = {"memcached", "postgres", "pgbouncer"}
 _LISTENING = "0A"  # the state of a socket in /proc/net/tcp
 
 
@@ -28,7 +30,7 @@ def servers_at(address: str) -> list[int]:
 
     Raises:
         NotOurs: it is on another machine; nobody listens there; it is not of the account as which `make services`
-            starts its servers: another one may have other users; or this site was started by it.
+            starts its servers: another one may have other users; or it is some other program.
     """
     try:
         host, _, port = address.rpartition(":")
@@ -44,21 +46,9 @@ def servers_at(address: str) -> list[int]:
     ours = pwd.getpwnam(str(account()["user"])).pw_uid if account() else os.geteuid()
     if any(Path(f"/proc/{pid}").stat().st_uid != ours for pid in pids):
         raise NotOurs(f"The server at {address} was not started by make services: it belongs to another account.")
-    if pids & set(_ancestors(os.getpid())):
-        raise NotOurs(f"The server at {address} was not started by make services: it has started this site.")
+    if others := {_program(pid) for pid in pids} - _SERVERS:
+        raise NotOurs(f"{min(others)} listens at {address}, and is none of the servers that make services starts.")
     return sorted(pids)
-
-
-def _ancestors(pid: int) -> Iterator[int]:
-    """A process, the one that has started it, and so on.
-
-    An editor that forwards a port to a container, or a systemd that starts a server when somebody asks, listens in its
-    place. Stopped with all its children it would take this site along, and whoever was to let it go on.
-    """
-    with suppress(OSError):  # of another account, on a system that hides those
-        while pid:
-            yield pid
-            pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def _sockets(address: ipaddress.IPv4Address | ipaddress.IPv6Address, port: int) -> set[str]:
@@ -86,6 +76,11 @@ def _holders(sockets: set[str]) -> set[int]:
             if any(_target(entry) in sockets for entry in folder.iterdir()):
                 found.add(int(folder.parent.name))
     return found
+
+
+def _program(pid: int) -> str:
+    """The name of the program that a process runs."""
+    return Path(f"/proc/{pid}/comm").read_text().strip()
 
 
 def _target(entry: Path) -> str:

@@ -21,12 +21,11 @@ from lab.outage import PATH
 from lab.pause import PauseError, paused, state
 from services import account
 from sessions.codec import decode
-from settings import ROOT
 from tests.backends import environment_of, memcached, postgresql
 from tests.balancer import wait_until
 from tests.chromium import expect, press
 from tests.laboratory import Laboratory, laboratory
-from tests.site import Site, environment, free_port
+from tests.site import Site, free_port
 from tests.test_browser_access import ALL, violations
 from tests.visitor import Visitor
 from tests.witness import JSON
@@ -213,17 +212,18 @@ def test_a_server_elsewhere_or_of_somebody_else_is_not_ours() -> None:
         servers_at(f"127.0.0.1:{free_port()}")
     with pytest.raises(NotOurs, match="no address"):
         servers_at("/var/run/postgresql:5432")
-    why = "another account" if account() else "has started this site"  # root's servers have an account of their own
+    why = "another account" if account() else "listens at"  # root's servers have an account of their own
     for host, family in (("127.0.0.1", socket.AF_INET), ("::1", socket.AF_INET6)):
         with socket.create_server((host, 0), family=family) as mine, pytest.raises(NotOurs, match=why):
             servers_at(f"[{host}]:{mine.getsockname()[1]}")
 
 
-def test_what_has_started_the_site_is_not_stopped_for_the_site_would_stop_with_it() -> None:
-    """An editor that forwards the port, or a systemd that waits for somebody to ask: it listens, and is an ancestor."""
-    asks = "import sys; from lab.listening import servers_at; servers_at(f'127.0.0.1:{sys.argv[1]}')"
-    listens = "import socket, subprocess, sys; mine = socket.create_server(('127.0.0.1', 0)); "
-    listens += f"subprocess.run([sys.executable, '-c', {asks!r}, str(mine.getsockname()[1])])"
-    command = [sys.executable, "-c", listens]
-    ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, **account())
-    assert "NotOurs" in ended.stderr and "has started this site" in ended.stderr
+def test_no_other_program_is_stopped_for_it_may_have_started_this_site_or_serve_somebody_else() -> None:
+    program = "import socket; mine = socket.create_server(('127.0.0.1', 0)); print(mine.getsockname()[1], flush=True); "
+    command = [sys.executable, "-c", program + "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, **account()) as tunnel:
+        assert tunnel.stdout
+        address = f"127.0.0.1:{int(tunnel.stdout.readline())}"
+        with pytest.raises(NotOurs, match=f"python.* listens at {address}, and is none of the servers"):
+            servers_at(address)
+        tunnel.kill()
