@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import textwrap
 from dataclasses import fields
 from pathlib import Path
@@ -14,7 +15,7 @@ from pages.source import highlighted
 from sessions.settings import Settings
 
 _ROOT = Path(__file__).resolve().parent.parent
-_SECRETS = ("secret", "dsn")  # a dsn may hold a password
+_SECRET = re.compile("secret|password|token|key|dsn")  # a dsn may hold a password; a backend of one's own, any of them
 _OFF = "tools.sessions.on = False  # this page has no session"
 
 
@@ -40,7 +41,7 @@ def _settings() -> str:
     common = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "store"}
     common["storage_class"] = settings.storage_class.__name__
     common["accounts"] = common["accounts"] and "(the accounts of the site)"
-    own = {name: "(hidden)" if name in _SECRETS else value for name, value in settings.store}
+    own = {name: "(hidden)" if _SECRET.search(name) else value for name, value in settings.store}
     set_here = cherrypy.serving.request.config
     lines = ["tools.sessions.on = True  # the one line that gives a page a session"]
     for name, value in {**common, **own}.items():

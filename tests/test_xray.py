@@ -5,13 +5,17 @@ from __future__ import annotations
 import html
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
+import cherrypy
 import pytest
 
 import app
 import sessions
+from pages import behind
 from pages import site as site_pages
 from sessions.events import watchers
+from sessions.settings import Settings
 from tests.backends import SECRET
 from tests.conftest import PASSWORD, every_profile, one_profile
 from tests.site import Site
@@ -110,6 +114,15 @@ def test_neither_an_id_nor_a_secret_is_in_it(visitor: Witness) -> None:
     pages.append(visitor.get("/account").text)
     assert not [word for page in pages for word in (PASSWORD, SECRET, "postgresql://") if word in page]
     assert all("(hidden" in xray(page) for page in pages[1:])
+
+
+def test_the_secrets_of_a_backend_of_ones_own_are_hidden_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = {name: f"the {name}" for name in ("secret", "dsn", "password", "api_token", "private_key", "table")}
+    settings = Settings(sessions.RamSession, store=tuple(own.items()))
+    request = SimpleNamespace(session_settings=settings, config={}, handler=None)
+    monkeypatch.setattr(cherrypy.serving, "request", request)
+    shown = html.unescape(re.sub(r"<[^>]+>", "", behind.of_request()["settings"]))
+    assert [name for name, value in own.items() if value in shown] == ["table"] and shown.count("(hidden)") == 5
 
 
 @one_profile
