@@ -100,7 +100,7 @@ def test_the_starter_runs_without_the_lessons_and_no_test_asks_for_them(scratch:
         assert not re.search(r"[\"'](/counter|/cookie/|/hello|/name)\b", test.read_text()), test.name
     helpers = [path.stem for path in (copy / "tests").glob("*.py") if not path.stem.startswith(("test_", "_", "conf"))]
     used = " ".join(path.read_text() for path in (copy / "tests").glob("*.py"))
-    imports = r"tests\.{0}\b|from tests import ([^(\n]*|\([^)]*)\b{0}\b"
+    imports = r"(tests|from )\.{0}\b|from (tests|\.) import ([^(\n]*|\([^)]*)\b{0}\b"
     assert [name for name in helpers if not re.search(imports.format(name), used)] == []
     assert not re.search("bench|screenshots", (copy / "Makefile").read_text())
 
