@@ -149,11 +149,20 @@ def test_a_watcher_that_fails_is_logged_and_harms_nobody() -> None:
     assert any("a watcher of sessions failed at 'saved'" in line for line in lines)
 
 
+@pytest.fixture
+def nobody() -> Iterator[None]:
+    """Nobody watches: not the X-ray of a site, either, that another test has had in this process."""
+    others = events.watchers.copy()
+    events.watchers.clear()
+    yield
+    events.watchers.extend(others)
+
+
+@pytest.mark.usefixtures("nobody")
 def test_nothing_is_put_together_while_nobody_watches(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     def published(*args: object, **details: object) -> None:
         raise AssertionError(f"published {args} though nobody watches")
 
-    assert events.watchers == []
     for module in ("tool", "life", "saving", "stored", "response", "locks"):
         monkeypatch.setattr(f"sessions.{module}.publish", published)
     for module in ("memcached_server", "pglink"):
