@@ -295,8 +295,8 @@ def test_staying_signed_in_is_a_cookie_with_limits_of_its_own_and_otherwise_it_e
 
 def test_the_form_says_how_long_one_stays_and_keeps_what_was_ticked(visitor: Witness) -> None:
     page = visitor.get("/login").text
-    assert "For 14 days after your last visit, 30 days at most." in page and " checked" not in page
-    assert " checked" in visitor.sign_in("wrong", stay="yes").text
+    assert "For 14 days after your last visit, 30 days at most." in page and " checked>" not in page
+    assert " checked>" in visitor.sign_in("wrong", stay="yes").text
 
 
 def test_signing_out_clears_what_the_browser_keeps_but_not_the_cookies_of_the_lessons(ada: Witness) -> None:
