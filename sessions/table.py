@@ -43,6 +43,14 @@ class Cleaner(threading.Thread):
             self.join()
 
 
+def _namespace(app: Any, cookie_name: str) -> str:
+    """What the keys of an application begin with; those for cookies of another name do not open these. Else an id that
+    somebody has for the shop would open what the pages of its staff keep under a cookie of their own."""
+    # The private name: the property asks the current request where an application is mounted nowhere fixed.
+    place = f"{app._script_name or ''} {cookie_name}"
+    return hashlib.sha256(place.encode()).hexdigest()[:8] + "-"
+
+
 class OpenStores:
     """Finds the store of an application and its settings, or opens it.
 
@@ -67,8 +75,7 @@ class OpenStores:
             stores = self._stores.setdefault(app, {})
             if settings not in stores:
                 store = store_class(**dict(options))
-                # The private name: the property asks the current request where an application is mounted nowhere fixed.
-                store.namespace = hashlib.sha256((app._script_name or "").encode()).hexdigest()[:8] + "-"
+                store.namespace = _namespace(app, cookie_name)
                 store.cookie_name = cookie_name
                 stores[settings] = store
             return stores[settings]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from http.cookies import SimpleCookie
+from pathlib import Path
 from typing import Any
 
 import cherrypy
@@ -13,6 +14,7 @@ import sessions
 from sessions.cookies import RequestCookies, is_cookie_path, parse
 from sessions.table import stores
 
+from .backends import BACKENDS, options_of
 from .wsgi import Client, Counter, application
 
 
@@ -173,3 +175,37 @@ def test_the_headers_that_cherrypy_logs_of_a_failing_page_hold_no_cookie(caplog:
     assert client.get(x_test="seen").status == 500
     assert "X_TEST: seen" in caplog.text.upper().replace("-", "_").replace("SEEN", "seen")
     assert "nobody-may-see" not in caplog.text
+
+
+# -------------------------------------------------------------------- cookies of several names
+
+
+class Shop:
+    """A page for everybody, and below it one for the staff, with a cookie of its own."""
+
+    class Staff:
+        _cp_config = {"tools.sessions.name": "staff_id"}
+
+        @cherrypy.expose
+        def index(self) -> str:
+            return str(dict(cherrypy.session.items()))
+
+    def __init__(self) -> None:
+        self.staff = self.Staff()
+
+    @cherrypy.expose
+    def index(self) -> str:
+        cherrypy.session["staff"] = "a name that anybody may choose"
+        return "kept"
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_session_is_none_under_the_name_of_another_cookie(backend: str, tmp_path: Path) -> None:
+    app = application(Shop(), **options_of(backend, tmp_path))
+    try:
+        visitor = Client(app)
+        visitor.get("/")
+        forged = Client(app, {"staff_id": visitor.jar["session_id"]})
+        assert forged.get("/staff/").text == "{}"
+    finally:
+        sessions.close_stores(app)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import os
 import random
 import resource
@@ -354,21 +353,19 @@ def test_a_process_that_is_stopped_while_it_waits_keeps_nobody_out(
     store.create(key, a_record())
     hold = store.acquire(key, LONG)
     with child(lambda: store.locks.release(key) or store.acquire(key, LONG).release()) as pid:
-        wait_until(lambda: somebody_is_next(store.path(key)), "the child waits")
+        wait_until(lambda: somebody_is_next(store, key), "the child waits")
         os.kill(pid, signal.SIGSTOP)
         os.waitpid(pid, os.WUNTRACED)
         hold.release()
         store.acquire(key, LONG).release()
-        assert somebody_is_next(store.path(key))
+        assert somebody_is_next(store, key)
 
 
-def somebody_is_next(path: str) -> bool:
-    with open(path, "rb+") as one:
-        try:
-            fcntl.lockf(one, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False
+def somebody_is_next(store: FileStore, key: str) -> bool:
+    free = store._turns.take(key)
+    if free:
+        store._turns.leave(key)
+    return not free
 
 
 # -------------------------------------------------------------------- the disk

@@ -10,7 +10,6 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from functools import partial
 
 from ..errors import ConfigError, Unreadable
 from ..facts import Facts
@@ -19,6 +18,7 @@ from ..record import Record, reference
 from ..store import Hold, Store, log
 from . import file_users
 from .file_hold import FileHold, answers
+from .file_turns import Turns
 from .journal import KEY, NEW, UNREADABLE, Journal
 
 _FOLDERS = tuple(f"{n:02x}" for n in range(256))
@@ -68,6 +68,7 @@ class FileStore(Store):
             for folder in _FOLDERS:  # now, so that a folder missing later means "unmounted", not "no such session"
                 os.makedirs(f"{self.root}/{folder}", mode=0o700, exist_ok=True)
             os.close(os.open(f"{self.root}/.writable", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            self._turns = Turns(f"{self.root}/.turns")
             if stat.S_IMODE(os.stat(self.root).st_mode) & 0o077:
                 log.warning("storage_path: other users can look into %s; chmod 700 it", self.root)
         except OSError as error:
@@ -94,8 +95,7 @@ class FileStore(Store):
         while (journal := passed or Journal.open(self.path(key), self.durable)) is not None:
             try:
                 if not passed:
-                    attempt = partial(journal.try_turn, time.monotonic() + _NEXT)
-                    poll(attempt, end - time.monotonic(), f"session {reference(key)}")
+                    self._lock(key, journal, end - time.monotonic())
                 if (hold := self._held(key, journal)) is not None:
                     if not passed:
                         self.locks.begin_round(key)
@@ -106,6 +106,21 @@ class FileStore(Store):
             journal.close()  # it was deleted, rewritten or set aside: look again
             passed = None
         return Hold(self, key, None)
+
+    def _lock(self, key: str, journal: Journal, timeout: float) -> None:
+        """Lock the file after the processes that wait for it already.
+
+        A process that was stopped while it waited is the next still, and does not come: nobody gives way for long.
+        """
+        patience = time.monotonic() + _NEXT
+
+        def attempt() -> bool:
+            return (self._turns.take(key) or time.monotonic() > patience) and journal.try_lock()
+
+        try:
+            poll(attempt, timeout, f"session {reference(key)}")
+        finally:
+            self._turns.leave(key)
 
     def _held(self, key: str, journal: Journal) -> FileHold | None:
         try:
@@ -244,6 +259,9 @@ class FileStore(Store):
     @answers
     def ping(self) -> None:
         os.utime(f"{self.root}/.writable")
+
+    def close(self) -> None:
+        self._turns.close()
 
 
 def _mtime(entry: os.DirEntry[str]) -> float:

@@ -22,7 +22,6 @@ import fcntl
 import os
 import re
 import stat
-import time
 
 from ..errors import Unreadable
 from ..record import Record, reference
@@ -71,21 +70,6 @@ class LockedFile:
     def has_name(self) -> bool:
         """Whether this is still the file of that name, and not one that was deleted or rewritten meanwhile."""
         return os.fstat(self._fd).st_nlink > 0
-
-    def try_turn(self, until: float) -> bool:
-        """Take the lock if nobody has it, and no other process waits for it already.
-
-        Who waits has a second lock on the file, of a kind that a process has and flock knows nothing of. A process that
-        was stopped while it waited has it still; so nobody gives way for longer than `until` (time.monotonic()).
-        """
-        try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return time.monotonic() > until and self.try_lock()
-        taken = self.try_lock()
-        if taken:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN)
-        return taken
 
 
 class Journal(LockedFile):
