@@ -12,11 +12,12 @@ from tests.chromium import MissingError, NewPage, chromium, expect, sign_in
 from tests.conftest import PASSWORD, one_profile, scripts_or_none
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page
+    from playwright.sync_api import Page, Response
 
 # What no link leads to: each kind of error page, and what a form shows when something is missing.
 UNLINKED = ["/nothing", "/logout", "/cookie/set?name=a+b", "/name?first=Ada", "/hello", "/account", "/account/password",
             "/account/sessions", "/login?next=/"]  # fmt: skip
+MOST = 150_000  # bytes of a page with all that it loads
 PHONE = {"width": 360, "height": 640}
 NAME_10_000 = "/name?first=" + "W" * 10_000 + "&last=" + "%F0%9F%9A%80" * 1_000
 
@@ -76,15 +77,23 @@ def test_every_page_is_in_order_and_fits_a_phone_light_and_dark(new_page: NewPag
 
 
 @one_profile
-def test_every_page_of_a_stranger_is_in_order_and_fits_a_phone(new_page: NewPage) -> None:
-    page = new_page(viewport=PHONE)
+def test_every_page_of_a_stranger_is_in_order_fits_a_phone_and_is_light(new_page: NewPage) -> None:
+    page, weight = new_page(viewport=PHONE), dict[str, int]()
+    page.on("response", lambda response: weight.update({response.url: size_of(response)}))
     for path in every_page(page):
+        assert sum(weight.values()) <= MOST, (path, weight)
+        weight.clear()
         assert page.locator("html").evaluate("html => html.scrollWidth") <= PHONE["width"], path
         unnamed = page.locator("input:not([type=hidden], [hidden])").evaluate_all(
             "all => all.filter(i => !i.labels.length)"
         )
         ids = page.locator("[id]").evaluate_all("all => all.map(element => element.id)")
         assert unnamed == [] and len(ids) == len(set(ids)), path
+
+
+def size_of(response: Response) -> int:
+    """The length that an answer says it has; an unchanged file that the browser had already is as long as it was."""
+    return int(response.headers.get("content-length", 0))
 
 
 # --- with the keyboard alone ------------------------------------------------------------------------------------------

@@ -49,7 +49,7 @@ def open_store(path: Path, clock: Callable[[], float], **options: Any) -> FileSt
 
 
 def session_files(root: str | Path) -> list[str]:
-    return sorted(path.name for path in Path(root).rglob("*") if not path.is_dir() and path.name != ".writable")
+    return sorted(path.name for path in Path(root).rglob("*") if not path.is_dir() and not path.name.startswith("."))
 
 
 def save(store: FileStore, key: str, n: int, fill: int = 0, deadline: float = NOW + 600) -> bool:

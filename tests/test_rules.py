@@ -702,7 +702,7 @@ def test_18_the_cleaner_removes_what_has_expired_and_all_it_left(backend: str) -
 
 
 def session_files(place: Path) -> list[Path]:
-    return [path for path in place.rglob("*") if path.is_file() and path.name != ".writable"]
+    return [path for path in place.rglob("*") if path.is_file() and not path.name.startswith(".")]
 
 
 # ---------------------------------------------------------------- 19: streams
