@@ -30,6 +30,13 @@ PASSWORD = "correct horse battery staple"  # noqa: S105 - made up here, and give
 # For what looks the same wherever the sessions are kept.
 one_profile = pytest.mark.parametrize("profile", PROFILES[:1], indirect=True)
 every_profile = pytest.mark.parametrize("profile", BACKENDS, indirect=True)
+# What a page does without scripts is the same wherever the sessions are kept.
+every_profile_and_one_without_scripts = pytest.mark.parametrize(
+    ("profile", "scripts"),
+    [*((name, True) for name in BACKENDS), (PROFILES[0], False)],
+    indirect=["profile"],
+    ids=[*BACKENDS, f"{PROFILES[0]}-no-scripts"],
+)
 scripts_or_none = pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
 
 

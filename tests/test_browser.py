@@ -6,7 +6,14 @@ import re
 from typing import TYPE_CHECKING
 
 from tests.chromium import NewPage, expect, press, sign_in
-from tests.conftest import PASSWORD, SURVIVING, every_profile, one_profile, scripts_or_none
+from tests.conftest import (
+    PASSWORD,
+    SURVIVING,
+    every_profile,
+    every_profile_and_one_without_scripts,
+    one_profile,
+    scripts_or_none,
+)
 from tests.site import Site
 
 if TYPE_CHECKING:
@@ -64,8 +71,7 @@ def test_the_session_cookie_cannot_be_read_by_scripts(page: Page) -> None:
     assert cookie["value"] not in page.content()
 
 
-@every_profile
-@scripts_or_none
+@every_profile_and_one_without_scripts
 def test_the_counter_counts_and_starts_over(new_page: NewPage, scripts: bool) -> None:
     page = new_page(java_script_enabled=scripts)
     page.goto("/counter")
@@ -90,8 +96,7 @@ def test_the_counter_after_a_restart_of_the_site(page: Page, site: Site, profile
     expect_count(page, 4 if profile in SURVIVING else 2)
 
 
-@every_profile
-@scripts_or_none
+@every_profile_and_one_without_scripts
 def test_a_name_goes_along_from_page_to_page(new_page: NewPage, scripts: bool) -> None:
     page = new_page(java_script_enabled=scripts)
     page.goto("/name")
@@ -111,8 +116,7 @@ def test_a_name_goes_along_from_page_to_page(new_page: NewPage, scripts: bool) -
     expect(page.get_by_role("heading", level=1)).to_have_text("Hello, <b>Grace</b> Hopper")
 
 
-@every_profile
-@scripts_or_none
+@every_profile_and_one_without_scripts
 def test_signing_in_and_out(new_page: NewPage, scripts: bool) -> None:
     page = new_page(java_script_enabled=scripts)
     page.goto("/account")
