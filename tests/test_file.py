@@ -13,7 +13,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -466,24 +466,24 @@ def test_a_disk_that_really_is_full_keeps_every_session_and_goes_on_when_there_i
     with small_disk(tmp_path) as mounted:
         if not mounted:
             return
-        store = open_store(tmp_path, Clock())
-        keys = [store.new_key() for _ in range(5)]
-        for key in keys:
-            store.create(key, a_record({"n": 1, "fill": "x" * 3000}))
-        with open(tmp_path / "filler", "wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
-            while True:
-                filler.write(b"x" * 4096)
-        with pytest.raises(Unavailable, match="No space"):
-            store.create(store.new_key(), a_record({"fill": "x" * 5000}))
-        with pytest.raises(Unavailable, match="No space"):
-            for n in range(100):
-                save(store, keys[0], n, fill=3000)
-        assert all(count_of(store.load(key)) == 1 for key in keys[1:])
-        assert store.load(keys[0]) is not None
-        (tmp_path / "filler").unlink()
-        assert save(store, keys[0], 7)
-        assert count_of(store.load(keys[0])) == 7
-        assert sorted(name for name in session_files(store.root) if not name.endswith(".new")) == sorted(keys)
+        with closing(open_store(tmp_path, Clock())) as store:  # else the disk is in use when it is taken away
+            keys = [store.new_key() for _ in range(5)]
+            for key in keys:
+                store.create(key, a_record({"n": 1, "fill": "x" * 3000}))
+            with open(tmp_path / "filler", "wb", buffering=0) as filler, pytest.raises(OSError, match="No space"):
+                while True:
+                    filler.write(b"x" * 4096)
+            with pytest.raises(Unavailable, match="No space"):
+                store.create(store.new_key(), a_record({"fill": "x" * 5000}))
+            with pytest.raises(Unavailable, match="No space"):
+                for n in range(100):
+                    save(store, keys[0], n, fill=3000)
+            assert all(count_of(store.load(key)) == 1 for key in keys[1:])
+            assert store.load(keys[0]) is not None
+            (tmp_path / "filler").unlink()
+            assert save(store, keys[0], 7)
+            assert count_of(store.load(keys[0])) == 7
+            assert sorted(name for name in session_files(store.root) if not name.endswith(".new")) == sorted(keys)
 
 
 def test_a_sync_that_fails_keeps_the_old_session(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
