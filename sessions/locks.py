@@ -193,7 +193,7 @@ class FairLocks:
 def poll(attempt: Callable[[], bool], timeout: float, what: str) -> None:
     """Repeat `attempt` until it is true, for locks that other processes hold and that cannot be waited for otherwise.
 
-    Each pause is a fifth of the time waited so far, so that little is lost when the lock is free, within half a
+    Each pause is an eighth of the time waited so far, so that little is lost when the lock is free, within half a
     millisecond and twenty: under one percent of a core for a wait of seconds. Only the one thread that won the lock of
     the process polls.
 
