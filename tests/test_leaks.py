@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from urllib.parse import quote
 
 import pytest
@@ -19,15 +19,14 @@ PASSWORD = 'what nobody "may" see'  # noqa: S105 - it protects nothing
 
 
 @pytest.fixture
-def spool(monkeypatch: pytest.MonkeyPatch) -> Iterator[leaks.Spool]:
+def spool(monkeypatch: pytest.MonkeyPatch) -> leaks.Spool:
     """A spool of the test's own, which has seen a session cookie and a password."""
     spool = leaks.Spool()
     spool.answered("GET /counter", [("Set-Cookie", f"session_id={ID}; Path=/; HttpOnly")], b"{}")
     spool.cookie(f"__Host-session_id={secrets.token_urlsafe()}.{TOKEN}; Path=/")
     spool.sent({}, f"username=ada&password={quote(PASSWORD)}")
     monkeypatch.setattr(leaks, "spool", spool)
-    yield spool
-    spool.close()
+    return spool
 
 
 LEAKS: dict[str, Callable[[leaks.Spool], None]] = {
