@@ -10,8 +10,7 @@ RECENT := import sys; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for p in $(PYTHONS); do $$p -c '$(RECENT)' 2>/dev/null && echo $$p && break; done)
 BIN := .venv/bin
 
-# The tests drive Debian's browser; Playwright never downloads one of its own.
-export CHROMIUM ?= /usr/bin/chromium
+# The tests drive Debian's browser, or the one that CHROMIUM names; Playwright never downloads one of its own.
 export PLAYWRIGHT_SKIP_BROWSER_DOWNLOAD := 1
 
 stop = { echo "$(1)" >&2; exit 1; }
@@ -92,11 +91,13 @@ clean:
 	@touch $@
 
 chromium:
-	@command -v "$$CHROMIUM" >/dev/null && exit; \
+	@for browser in $${CHROMIUM:-chromium chromium-headless-shell}; do \
+		command -v "$$browser" >/dev/null || missing=yes; done; \
+	test -n "$$missing" || exit 0; \
 	if grep -qsx 'ID=ubuntu' /etc/os-release; then \
 		$(call stop,The tests need Chromium and Ubuntu only has it as a snap. Install a browser package and name it: \
 	CHROMIUM=/usr/bin/google-chrome make test); fi; \
-	$(call apt_install,chromium)
+	$(call apt_install,chromium chromium-headless-shell)
 
 servers:
 	@command -v memcached >/dev/null || { $(call apt_install,memcached); }

@@ -17,9 +17,16 @@ except ImportError:  # chromium() says so, as the failure of each test that need
     expect = sync_playwright = None  # type: ignore[assignment]
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, BrowserContext, Page, Request
+    from playwright.sync_api import Browser, BrowserContext, BrowserType, Page, Request
 
-__all__ = ["MissingError", "NewPage", "chromium", "expect", "keep", "press", "sign_in", "watch"]
+__all__ = [
+    "LIGHT", "WHOLE", "MissingError", "NewPage", "chromium", "expect", "keep", "launched", "press", "sign_in", "watch"
+]  # fmt: skip
+
+# Debian's Chromium built without windows: its processes start, and show a page, in half the time or less. It keeps no
+# page for the back button to show, as the whole one does.
+LIGHT = "/usr/bin/chromium-headless-shell"
+WHOLE = "/usr/bin/chromium"
 
 NewPage = Callable[..., "Page"]  # called with options of Playwright's new_context
 
@@ -30,25 +37,37 @@ class MissingError(RuntimeError):
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """Start the browser that CHROMIUM names, by default Debian's, and end it afterwards. Raises MissingError."""
-    path = os.environ.get("CHROMIUM") or "/usr/bin/chromium"
+    """Start the browser of most tests, and end it afterwards. Raises MissingError."""
     if sync_playwright is None:
         raise MissingError("Playwright is missing; pip install -r requirements-dev.txt installs it")
-    if not shutil.which(path):
-        raise MissingError(f"there is no browser at {path}; install it with apt-get install chromium, "
-                           "or name another in the environment variable CHROMIUM")  # fmt: skip
+    program(LIGHT)
+    with sync_playwright() as playwright, launched(playwright.chromium, LIGHT) as browser:
+        yield browser
+
+
+@contextmanager
+def launched(kind: BrowserType, path: str) -> Iterator[Browser]:
+    """Start this browser, unless CHROMIUM names another, and end it afterwards. Raises MissingError."""
     args = ["--disable-background-networking"]
     if os.geteuid() == 0:
         args.append("--no-sandbox")  # root has no sandbox to go into
-    with sync_playwright() as playwright:
-        # Playwright switches the cache off that a browser's back button shows pages from; visitors have it.
-        browser = playwright.chromium.launch(
-            executable_path=path, args=args, ignore_default_args=["--disable-back-forward-cache"]
-        )
-        try:
-            yield browser
-        finally:
-            browser.close()
+    # Playwright switches the cache off that a browser's back button shows pages from; visitors have it.
+    browser = kind.launch(
+        executable_path=program(path), args=args, ignore_default_args=["--disable-back-forward-cache"]
+    )
+    try:
+        yield browser
+    finally:
+        browser.close()
+
+
+def program(path: str) -> str:
+    """Return this program, or the one that CHROMIUM names. Raises MissingError."""
+    path = os.environ.get("CHROMIUM") or path
+    if not shutil.which(path):
+        raise MissingError(f"there is no browser at {path}; install it with apt-get install chromium "
+                           "chromium-headless-shell, or name another in the environment variable CHROMIUM")  # fmt: skip
+    return path
 
 
 def watch(context: BrowserContext, host: str, trouble: list[str]) -> None:

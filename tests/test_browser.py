@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from tests.chromium import NewPage, expect, press, sign_in
+import pytest
+
+from tests.chromium import WHOLE, NewPage, expect, launched, press, sign_in
 from tests.conftest import (
     PASSWORD,
     SURVIVING,
@@ -160,7 +163,16 @@ def test_the_session_gets_a_new_id_at_login_and_at_logout(page: Page) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def test_the_back_button_after_signing_out_shows_nothing_private(page: Page) -> None:
+@pytest.fixture
+def whole_browser(browser: Browser) -> Iterator[Browser]:
+    """A browser that keeps pages for its back button."""
+    with launched(browser.browser_type, WHOLE) as whole:
+        yield whole
+
+
+@one_profile
+def test_the_back_button_after_signing_out_shows_nothing_private(whole_browser: Browser, site: Site) -> None:
+    page = whole_browser.new_page(base_url=site.url)
     page.goto("/login")
     sign_in(page, PASSWORD)
     expect(page.get_by_role("heading", level=1)).to_have_text("Only you see this")
