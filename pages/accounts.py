@@ -108,19 +108,16 @@ class Accounts:
                 )
             if name in (demo or {}):
                 raise StartError(f"the account {name!r} of [users] is a demo account too; unset DEMO_PASSWORD")
-        # Every process, and every start, has to make the same hash of a demo password: what changed would be that of
-        # another line otherwise. Hence no random salt.
-        try:
-            made = {name: self._hasher.hash(word, hashes.demo_salt(name)) for name, word in (demo or {}).items()}
-        except ValueError as error:
-            raise StartError(f"the password of the demo account cannot be one: {error}") from error
-        self._seeds = {**users, **made}
+        for word in (demo or {}).values():
+            if hashes.prepared(word) is None:
+                raise StartError(f"the password of the demo account is no text of at most {hashes.MOST} characters")
+        self._users, self._demo_words = dict(users), dict(demo or {})
         if users and not self._changes.exists():
             sessions.note("no password was ever changed here, or that file is lost", level=logging.WARNING, file=path)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is an account of this name."""
-        return name in self._seeds
+        return name in self._users or name in self._demo_words
 
     @for_pages
     def verify(self, name: str, password: str) -> Proof | None:
@@ -166,7 +163,7 @@ class Accounts:
         Raises:
             sessions.Unavailable: the changes cannot be read.
         """
-        return self._changes.of(user).valid_since if user in self._seeds else None
+        return self._changes.of(user).valid_since if user in self else None
 
     def revoke(self, user: str) -> None:
         """Make that moment now, for all processes and for good: later than that of every proof so far, unless the clock
@@ -184,11 +181,19 @@ class Accounts:
         would lock an account out that was revoked by a clock ahead of this one. An unknown name is looked up like a
         known one: a table that is locked does not tell them apart either.
         """
-        now, seed = self._clock(), self._seeds.get(name)
+        now, seed = self._clock(), self._seed(name)
         change = self._changes.of(name if seed else "")
         if seed is None:
             return now, None
         return max(now, change.valid_since), change.hash if change.seed == _digest(seed) else seed
+
+    def _seed(self, name: str) -> str | None:
+        """The hash that the configuration has, or that a demo password gets when it is first needed: a start does not
+        wait for it. Every process has to make the same one, for a change belongs to the hash it took the place of.
+        Hence no random salt."""
+        if name in self._demo_words and name not in self._users:
+            self._users[name] = self._hasher.hash(self._demo_words[name], hashes.demo_salt(name))
+        return self._users.get(name)
 
     def _renewed(self, name: str, password: str, old: str) -> str:
         """Replace a hash unless it has changed meanwhile; return the one that the password fits. The visitor is let in
@@ -204,7 +209,9 @@ class Accounts:
         return new
 
     def _swap(self, name: str, old: str, new: str) -> dict[str, str]:
-        configured = self._seeds[name]
+        configured = self._seed(name)
+        if configured is None:
+            raise KeyError(name)
         return {"name": name, "seed": _digest(configured), "configured": configured, "old": old, "hash": new}
 
 

@@ -22,27 +22,24 @@ from tests.witness import Witness
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-PROFILES = ["ram", "file"]  # the pages know of no difference; test_profiles.py and every_profile have them all
+PROFILE = "file"  # the pages know of no difference; test_profiles.py and every_profile have them all
 SURVIVING = [name for name in BACKENDS if STORAGE_TYPES[name].store_class.facts.survives_restart]
-SHARED = ["file"]  # of those above, which several processes can share
 PASSWORD = "correct horse battery staple"  # noqa: S105 - made up here, and given to the site as its demo account's
 
-# For what looks the same wherever the sessions are kept.
-one_profile = pytest.mark.parametrize("profile", PROFILES[:1], indirect=True)
 every_profile = pytest.mark.parametrize("profile", BACKENDS, indirect=True)
 # What a page does without scripts is the same wherever the sessions are kept.
 every_profile_and_one_without_scripts = pytest.mark.parametrize(
     ("profile", "scripts"),
-    [*((name, True) for name in BACKENDS), (PROFILES[0], False)],
+    [*((name, True) for name in BACKENDS), (PROFILE, False)],
     indirect=["profile"],
-    ids=[*BACKENDS, f"{PROFILES[0]}-no-scripts"],
+    ids=[*BACKENDS, f"{PROFILE}-no-scripts"],
 )
 scripts_or_none = pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
 
 
-@pytest.fixture(scope="session", params=PROFILES)
+@pytest.fixture(scope="session", params=[PROFILE])
 def profile(request: pytest.FixtureRequest) -> str:
-    """The name of a profile; a test with it runs for each."""
+    """The name of a profile; a test may ask for others."""
     return str(request.param)
 
 

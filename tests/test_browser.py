@@ -14,7 +14,6 @@ from tests.conftest import (
     SURVIVING,
     every_profile,
     every_profile_and_one_without_scripts,
-    one_profile,
     scripts_or_none,
 )
 from tests.site import Site
@@ -36,7 +35,6 @@ def expect_count(page: Page, count: int) -> None:
 # --- the lessons ------------------------------------------------------------------------------------------------------
 
 
-@one_profile
 @scripts_or_none
 def test_a_cookie_is_set_read_and_deleted(new_page: NewPage, scripts: bool) -> None:
     page = new_page(java_script_enabled=scripts)
@@ -55,7 +53,6 @@ def test_a_cookie_is_set_read_and_deleted(new_page: NewPage, scripts: bool) -> N
     assert page.context.cookies() == []
 
 
-@one_profile
 def test_a_cookie_of_another_program_can_be_deleted(page: Page, site: Site) -> None:
     page.context.add_cookies([{"name": name, "value": "1", "url": site.url} for name in ("<b>", "br(oken", "a'")])
     page.goto("/cookie/read")
@@ -65,7 +62,6 @@ def test_a_cookie_of_another_program_can_be_deleted(page: Page, site: Site) -> N
     assert page.context.cookies() == []
 
 
-@one_profile
 def test_the_session_cookie_cannot_be_read_by_scripts(page: Page) -> None:
     page.goto("/counter")
     [cookie] = page.context.cookies()
@@ -170,7 +166,6 @@ def whole_browser(browser: Browser) -> Iterator[Browser]:
         yield whole
 
 
-@one_profile
 def test_the_back_button_after_signing_out_shows_nothing_private(whole_browser: Browser, site: Site) -> None:
     page = whole_browser.new_page(base_url=site.url)
     page.goto("/login")
@@ -202,7 +197,6 @@ def test_two_visitors_do_not_share_a_session(new_page: NewPage) -> None:
     expect_path(ada, "/account")
 
 
-@one_profile
 def test_another_device_is_ended_from_the_list(new_page: NewPage) -> None:
     desk, phone = new_page(java_script_enabled=False), new_page(user_agent="curl/8.5.0")
     for page in (desk, phone):
@@ -265,7 +259,6 @@ def test_a_password_is_changed_in_a_browser(browser: Browser) -> None:
         expect_path(page, "/account")
 
 
-@one_profile
 def test_two_tabs_share_a_session(page: Page) -> None:
     page.goto("/counter")
     second = page.context.new_page()
@@ -275,7 +268,6 @@ def test_two_tabs_share_a_session(page: Page) -> None:
     expect_count(page, 3)
 
 
-@one_profile
 def test_a_curl_line_can_be_copied(new_page: NewPage, site: Site) -> None:
     page = new_page(permissions=["clipboard-read", "clipboard-write"])
     page.goto("/counter")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from axe_playwright_python.base import AXE_SCRIPT
 
 from tests.chromium import sign_in
-from tests.conftest import PASSWORD, one_profile
+from tests.conftest import PASSWORD
 from tests.test_browser_pages import PHONE, every_page
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ def faults(page: Page) -> list[str]:
     return wrong
 
 
-@one_profile
 def test_no_page_breaks_a_rule_of_wcag_2_2_aa_light_or_dark(page: Page) -> None:
     page.goto("/login")
     sign_in(page, PASSWORD)

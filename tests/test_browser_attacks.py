@@ -17,7 +17,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 import pytest
 
 from tests.chromium import expect, keep, press, sign_in
-from tests.conftest import PASSWORD, one_profile
+from tests.conftest import PASSWORD
 from tests.site import Site
 
 if TYPE_CHECKING:
@@ -112,7 +112,6 @@ def assert_unharmed(victim: Page, visits: int = 2) -> None:
     assert ask(victim, "/hello")["first"] == ""
 
 
-@one_profile
 def test_a_form_of_another_site_changes_nothing(victim: Page, evil: str, site: Site) -> None:
     """Cross-site request forgery, and signing the victim in as somebody else (ASVS 3.5.1)."""
     before = victim.context.cookies(site.url)
@@ -127,7 +126,6 @@ def test_a_form_of_another_site_changes_nothing(victim: Page, evil: str, site: S
     assert_unharmed(victim)
 
 
-@one_profile
 def test_another_site_cannot_sign_a_stranger_in(page: Page, evil: str, site: Site) -> None:
     """Login CSRF: the victim would go on in an account of the attacker (ASVS 3.5.1)."""
     page.goto(f"{evil}/form?url={site.url}/login&username=ada&password={quote(PASSWORD)}")
@@ -137,7 +135,6 @@ def test_another_site_cannot_sign_a_stranger_in(page: Page, evil: str, site: Sit
     assert page.context.cookies(site.url) == []
 
 
-@one_profile
 def test_a_script_of_another_site_changes_and_reads_nothing(victim: Page, evil: str, site: Site) -> None:
     """fetch() with the victim's cookies, in every mode that needs no consent of the site (ASVS 3.4.2, 3.5.1, 3.5.2)."""
     victim.goto(f"{evil}/empty")
@@ -164,7 +161,6 @@ def test_a_script_of_another_site_changes_and_reads_nothing(victim: Page, evil: 
     assert ask(victim, "/hello")["first"] == ""
 
 
-@one_profile
 def test_links_and_images_of_another_site_change_nothing(victim: Page, evil: str, site: Site) -> None:
     """No state changes on GET, whoever asks for it (ASVS 3.5.3)."""
     refused = {"/logout": 405, "/counter/reset": 405, "/cookie/delete?name=session_id": 405}
@@ -183,7 +179,6 @@ def test_links_and_images_of_another_site_change_nothing(victim: Page, evil: str
     assert "evil" not in [cookie["name"] for cookie in victim.context.cookies()]
 
 
-@one_profile
 def test_another_site_cannot_put_a_page_into_a_frame(victim: Page, evil: str, site: Site) -> None:
     """Clickjacking: the browser refuses by frame-ancestors (ASVS 3.4.6)."""
     for path in ("/", "/login", "/account", "/nothing", "/static/style.css"):
@@ -194,7 +189,6 @@ def test_another_site_cannot_put_a_page_into_a_frame(victim: Page, evil: str, si
         assert frame.get_by_role("heading").count() == 0
 
 
-@one_profile
 def test_another_site_that_opens_a_window_cannot_reach_into_it(victim: Page, evil: str, site: Site) -> None:
     """Cross-Origin-Opener-Policy cuts the window off (ASVS 3.4.8)."""
     victim.goto(f"{evil}/empty")
@@ -205,7 +199,6 @@ def test_another_site_that_opens_a_window_cannot_reach_into_it(victim: Page, evi
     victim.wait_for_function("window.opened.closed")
 
 
-@one_profile
 def test_the_same_forms_of_the_site_itself_work(victim: Page) -> None:
     """What is refused to others is not refused to everybody."""
     press(victim, "Start over")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tests.chromium import NewPage, expect, press
-from tests.conftest import one_profile, scripts_or_none
+from tests.conftest import scripts_or_none
 from tests.site import Site
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ def yes(page: Page, number: int) -> set[str]:
     return {name for name, text in column(page, number).items() if text == "yes"}
 
 
-@one_profile
 def test_what_came_back_is_what_the_browser_keeps(page: Page) -> None:
     page.goto(HOME)
     press(page, "Set them all")
@@ -43,7 +42,6 @@ def test_what_came_back_is_what_the_browser_keeps(page: Page) -> None:
     assert page.context.cookies() == [] and yes(page, 1) == set()
 
 
-@one_profile
 @scripts_or_none
 def test_one_is_set_with_its_own_button_and_the_column_of_scripts_says_if_none_has_run(
     new_page: NewPage, scripts: bool
@@ -57,7 +55,6 @@ def test_one_is_set_with_its_own_button_and_the_column_of_scripts_says_if_none_h
     assert set(column(page, 2).values()) == ({"no"} if scripts else {"?"})
 
 
-@one_profile
 def test_the_exercise_a_link_of_another_site_brings_lax_and_not_strict(browser: object, site: Site) -> None:
     """localhost and 127.0.0.1 are two sites to a browser, so this page may not be watched for requests elsewhere."""
     context = browser.new_context()  # type: ignore[attr-defined]

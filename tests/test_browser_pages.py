@@ -9,7 +9,7 @@ import pytest
 
 import tests.chromium
 from tests.chromium import MissingError, NewPage, chromium, expect, sign_in
-from tests.conftest import PASSWORD, one_profile, scripts_or_none
+from tests.conftest import PASSWORD, scripts_or_none
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page, Response
@@ -55,7 +55,6 @@ def every_page(page: Page) -> Iterator[str]:
     assert len(seen) > 12, f"the navigation leads to {sorted(seen)} only"
 
 
-@one_profile
 @scripts_or_none
 def test_every_page_is_in_order_and_fits_a_phone_light_and_dark(new_page: NewPage, scripts: bool) -> None:
     page = new_page(java_script_enabled=scripts, viewport=PHONE)
@@ -76,7 +75,6 @@ def test_every_page_is_in_order_and_fits_a_phone_light_and_dark(new_page: NewPag
         assert len(backgrounds) == 2, f"{path} looks the same, light and dark"
 
 
-@one_profile
 def test_every_page_of_a_stranger_is_in_order_fits_a_phone_and_is_light(new_page: NewPage) -> None:
     page, weight = new_page(viewport=PHONE), dict[str, int]()
     page.on("response", lambda response: weight.update({response.url: size_of(response)}))
@@ -99,7 +97,6 @@ def size_of(response: Response) -> int:
 # --- with the keyboard alone ------------------------------------------------------------------------------------------
 
 
-@one_profile
 def test_the_skip_link_comes_first_and_leads_to_the_page(page: Page) -> None:
     page.goto("/name")
     skip = page.get_by_role("link", name="Skip to the page")
@@ -112,7 +109,6 @@ def test_the_skip_link_comes_first_and_leads_to_the_page(page: Page) -> None:
     expect(page.get_by_label("First name")).to_be_focused()
 
 
-@one_profile
 def test_signing_in_and_out_with_the_keyboard(page: Page) -> None:
     page.goto("/login")
     page.keyboard.press("Tab")

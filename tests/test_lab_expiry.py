@@ -17,7 +17,7 @@ from sessions import Record, Unavailable
 from sessions.table import stores
 from tests.backends import BACKENDS
 from tests.chromium import NewPage, expect, press
-from tests.conftest import every_profile, one_profile
+from tests.conftest import every_profile
 from tests.laboratory import Laboratory, laboratory, stored
 from tests.test_browser_access import faults
 from tests.test_browser_pages import PHONE
@@ -296,7 +296,6 @@ def test_both_clocks_in_a_browser(page: Page) -> None:
     press(page, "Use both sessions")
     expect(page.locator(".events li").nth(1)).to_contain_text('{"begun": null}')
 
-@one_profile
 def test_nothing_that_is_found_breaks_a_rule_of_wcag_2_2_aa(new_page: NewPage) -> None:
     page = new_page(viewport=PHONE)
     page.goto(PATH)

@@ -14,7 +14,7 @@ from lab.fixation import NAME, PATH, SECRET, WISH
 from sessions import Unavailable
 from tests.backends import BACKENDS
 from tests.chromium import NewPage, expect, press
-from tests.conftest import every_profile, one_profile
+from tests.conftest import every_profile
 from tests.laboratory import Laboratory, laboratory, stored
 from tests.test_browser_access import faults
 from tests.test_browser_pages import PHONE
@@ -203,7 +203,6 @@ def test_all_steps_in_a_browser(page: Page) -> None:
     jars = page.locator("#step-3 .jar .key")
     assert len(set(jars.all_inner_texts())) == 2
 
-@one_profile
 def test_no_step_breaks_a_rule_of_wcag_2_2_aa(new_page: NewPage) -> None:
     page = new_page(viewport=PHONE)
     page.goto(PATH)

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tests.chromium import NewPage, expect, press
-from tests.conftest import every_profile, one_profile
+from tests.conftest import every_profile
 from tests.site import Site
 from tests.test_browser_access import ALL, COLOURS, violations
 from tests.witness import JSON
@@ -56,7 +56,6 @@ def test_the_browser_runs_the_race_and_the_page_shows_what_was_measured(page: Pa
             assert sorted(hit["outside"] for hit in told["hits"])[-2] >= 40
 
 
-@one_profile
 def test_without_scripts_the_site_sends_the_requests_and_shows_the_same(new_page: NewPage) -> None:
     page = new_page(java_script_enabled=False)
     page.goto("/lab/race")
@@ -66,7 +65,6 @@ def test_without_scripts_the_site_sends_the_requests_and_shows_the_same(new_page
     assert sorted(row[2] for row in numbers(page)) == ["1", "2", "3"]
 
 
-@one_profile
 def test_a_race_that_cannot_be_run_says_why(browser: Browser, site: Site) -> None:
     page = browser.new_page(base_url=site.url)  # not watched: a refusal is an error on its console
     try:
@@ -81,7 +79,6 @@ def test_a_race_that_cannot_be_run_says_why(browser: Browser, site: Site) -> Non
         page.close()
 
 
-@one_profile
 def test_both_results_are_for_everybody_narrow_dark_and_by_keyboard(new_page: NewPage) -> None:
     page = new_page(viewport=NARROW)
     page.goto("/lab/race")

@@ -73,7 +73,7 @@ def test_every_solution_is_shown_on_a_page_and_run_here(site: Site) -> None:
     pages = "".join((ROOT / "templates" / "exercises" / file).read_text() for file in os.listdir(
         ROOT / "templates" / "exercises"))  # fmt: skip
     tests = Path(__file__).read_text()
-    for path in SOLUTIONS.iterdir():
+    for path in filter(Path.is_file, SOLUTIONS.iterdir()):
         assert f"'{path.name}'" in pages and path.stem in tests, path.name
 
 

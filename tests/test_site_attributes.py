@@ -7,7 +7,7 @@ from http.cookies import SimpleCookie
 import pytest
 
 from pages.attributes import DEMOS
-from tests.conftest import PASSWORD, one_profile
+from tests.conftest import PASSWORD
 from tests.witness import JSON, Page, Witness, place
 
 HOME = "/cookie/attributes"
@@ -16,7 +16,6 @@ HOME = "/cookie/attributes"
 # --- the attributes ---------------------------------------------------------------------------------------------------
 
 
-@one_profile
 def test_each_demonstration_sets_its_cookie_as_the_table_says_and_notes_its_name(visitor: Witness) -> None:
     page = Page(visitor.get(HOME).text)
     for name, demo in DEMOS.items():
@@ -28,7 +27,6 @@ def test_each_demonstration_sets_its_cookie_as_the_table_says_and_notes_its_name
     assert visitor.cookies["demo_set"] == ".".join(DEMOS)
 
 
-@one_profile
 def test_all_are_set_at_once_and_expired_with_the_same_attributes(visitor: Witness) -> None:
     lines = visitor.post(HOME, {"set": "all"}).set_cookie
     expired = visitor.post(HOME, {"set": "none"})
@@ -46,14 +44,12 @@ def jar(lines: list[str]) -> SimpleCookie:
     return found
 
 
-@one_profile
 @pytest.mark.parametrize("name", ["", "session_id", "demo_set", "tea", "all ", "demo_plain\r\nX: y", "<b>", "x" * 9000])
 def test_no_other_name_can_be_set(visitor: Witness, name: str) -> None:
     answer = visitor.post(HOME, {"set": name}, **JSON)
     assert (answer.status, answer.set_cookie) == (400, []) and "set=all" in answer.json["error"]
 
 
-@one_profile
 def test_a_link_sets_nothing_and_neither_does_another_site(visitor: Witness) -> None:
     assert visitor.get(f"{HOME}?set=all").set_cookie == []
     refused = visitor.post(HOME, {"set": "all"}, Origin="http://evil.example")
@@ -63,7 +59,6 @@ def test_a_link_sets_nothing_and_neither_does_another_site(visitor: Witness) -> 
     assert (twice.status, twice.set_cookie) == (400, [])
 
 
-@one_profile
 @pytest.mark.parametrize("value", ["<script>", '"><b>', "demo_root.<b>.session_id", "." * 3000, "\\073", "é"])
 def test_what_the_browser_sends_is_shown_safely_and_believed_only_where_it_names_a_demonstration(
     visitor: Witness, value: str
@@ -76,7 +71,6 @@ def test_what_the_browser_sends_is_shown_safely_and_believed_only_where_it_names
     assert "<script>" not in page.text.replace('<script type="module"', "") and '"><b>' not in page.text
 
 
-@one_profile
 def test_the_page_touches_no_session(known: Witness) -> None:
     for answer in (known.get(HOME), known.get(f"{HOME}/below"), known.post(HOME, {"set": "all"})):
         assert "session_id" not in answer.cookies
@@ -106,7 +100,6 @@ def test_an_ended_session_has_no_record_and_its_id_is_not_taken_again(known: Wit
     assert "nothing hangs under it" in Page(replay.get("/session").text).text
 
 
-@one_profile
 @pytest.mark.parametrize("value", ["", "x", "../../etc/passwd", "A" * 43, "<b>", '"', "A" * 4000])
 def test_a_made_up_id_is_never_taken(visitor: Witness, value: str) -> None:
     for _ in range(2):
@@ -115,7 +108,6 @@ def test_a_made_up_id_is_never_taken(visitor: Witness, value: str) -> None:
     assert "<b>" not in answer.text
 
 
-@one_profile
 @pytest.mark.parametrize("path", ["/session", "/counter", "/account", "/session/keep"])
 def test_an_id_in_the_address_or_in_a_form_is_no_id(ada: Witness, path: str) -> None:
     """The real one would be in the access log afterwards, so the address has another one: it is not even looked at."""
@@ -125,7 +117,6 @@ def test_an_id_in_the_address_or_in_a_form_is_no_id(ada: Witness, path: str) -> 
     assert stranger.user() is None and ada.user() == "ada"
 
 
-@one_profile
 def test_where_sessions_are_off_there_is_none_and_the_page_says_so(known: Witness) -> None:
     answer = known.get("/session/off", **JSON)
     assert answer.status == 200 and answer.set_cookie == []
@@ -134,7 +125,6 @@ def test_where_sessions_are_off_there_is_none_and_the_page_says_so(known: Witnes
     assert known.count() == 2
 
 
-@one_profile
 def test_signing_in_again_is_what_an_ended_session_needs(ada: Witness) -> None:
     ada.post("/session/end")
     assert ada.user() is None

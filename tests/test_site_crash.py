@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.backends import environment_of
-from tests.conftest import PASSWORD, SHARED, SURVIVING
+from tests.conftest import PASSWORD, SURVIVING
 from tests.site import Site, folder
 from tests.witness import JSON, Witness
 
@@ -31,6 +31,7 @@ def storage() -> Iterator[Path]:
     shutil.rmtree(path)
 
 
+@pytest.mark.parametrize("profile", ["ram", "file"], indirect=True)
 def test_a_restart_keeps_the_sessions_of_a_profile_that_promises_it(profile: str) -> None:
     with Site(profile, env={"DEMO_PASSWORD": PASSWORD}) as site:
         visitor = Witness(site.url)
@@ -43,10 +44,9 @@ def test_a_restart_keeps_the_sessions_of_a_profile_that_promises_it(profile: str
         assert visitor.count() == (3 if kept else 1)
 
 
-@pytest.mark.parametrize("shared", SHARED)
-def test_two_processes_lose_no_visit_of_eight_clients(shared: str, storage: Path) -> None:
+def test_two_processes_lose_no_visit_of_eight_clients(storage: Path) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
-        sites = [stack.enter_context(Site(shared, storage=storage)) for _ in range(2)]
+        sites = [stack.enter_context(Site("file", storage=storage)) for _ in range(2)]
         first = Witness(sites[0].url)
         assert first.count() == 1
         clients = [Witness(sites[n % 2].url, dict(first.cookies)) for n in range(8)]

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from tests.conftest import PASSWORD, one_profile
+from tests.conftest import PASSWORD
 from tests.witness import JSON, Page, Witness, place
 
 FORMS = ["/cookie/delete", "/counter/reset", "/name", "/login", "/logout", "/account/password", "/account/sessions"]
@@ -52,7 +52,6 @@ def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(visitor: Witne
     assert PASSWORD not in texts.pop()
 
 
-@one_profile
 @pytest.mark.parametrize("target", ["/counter", "/hello", "/cookie/set?name=a&value=b", "/account#x"])
 def test_signing_in_leads_on_to_where_one_was_going(visitor: Witness, target: str) -> None:
     page = Page(visitor.get(f"/login?{urlencode({'next': target})}").text)
@@ -70,7 +69,6 @@ ATTACKS = [
 ]  # fmt: skip
 
 
-@one_profile
 @pytest.mark.parametrize("target", ATTACKS)
 def test_signing_in_never_leads_to_another_site(visitor: Witness, target: str) -> None:
     tags = Page(visitor.get(f"/login?{urlencode({'next': target})}").text).tags
@@ -85,7 +83,6 @@ TAKEN = [("/login", "username"), ("/login", "password"), ("/account/password", "
          ("/account/password", "again"), ("/account/sessions", "password")]  # fmt: skip
 
 
-@one_profile
 @pytest.mark.parametrize(("path", "field"), TAKEN)
 def test_a_password_in_an_address_is_refused(ada: Witness, path: str, field: str) -> None:
     """An address is kept in logs and histories; the form would work with it all the same (ASVS 14.2.1)."""
@@ -109,7 +106,6 @@ HALVES = {
 }  # fmt: skip
 
 
-@one_profile
 @pytest.mark.parametrize("path", HALVES)
 def test_half_of_a_character_in_a_field_is_the_senders_mistake(ada: Witness, path: str) -> None:
     sound = {"username": "ada", "password": PASSWORD, "current": PASSWORD, "next": "/counter"}

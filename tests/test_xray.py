@@ -17,7 +17,7 @@ from pages import site as site_pages
 from sessions.events import watchers
 from sessions.settings import Settings
 from tests.backends import SECRET
-from tests.conftest import PASSWORD, every_profile, one_profile
+from tests.conftest import PASSWORD, every_profile
 from tests.site import Site
 from tests.test_production import called
 from tests.visitor import Visitor
@@ -69,7 +69,6 @@ def test_a_page_that_leaves_its_session_alone_asks_for_nothing_and_stores_nothin
     assert "Nothing is stored for this request" in shown and not answer.set_cookie
 
 
-@one_profile
 def test_a_redirect_is_shown_once_under_the_page_that_it_leads_to(visitor: Witness) -> None:
     visitor.count()
     visitor.sign_in(PASSWORD)
@@ -79,7 +78,6 @@ def test_a_redirect_is_shown_once_under_the_page_that_it_leads_to(visitor: Witne
     assert "which led here" not in xray(visitor.get("/account").text)
 
 
-@one_profile
 def test_a_redirect_is_shown_to_nobody_else(known: Witness, site: Site) -> None:
     known.post("/name", {"first": "Ada", "last": "Lovelace"})
     stranger = Visitor(site.url, {"session_id": "s" * 43})
@@ -87,7 +85,6 @@ def test_a_redirect_is_shown_to_nobody_else(known: Witness, site: Site) -> None:
     assert "which led here" not in xray(Visitor(site.url).get("/hello").text)
 
 
-@one_profile
 def test_a_cookie_is_shown_as_it_came_and_as_it_is_set(visitor: Witness) -> None:
     assert "Went: Set-Cookie: tea=green" in xray(visitor.get("/cookie/set?name=tea&value=green").text)
     shown = xray(visitor.get("/cookie/read").text)
@@ -99,7 +96,6 @@ def test_a_cookie_is_shown_as_it_came_and_as_it_is_set(visitor: Witness) -> None
     assert "max-age=0|Keep it for 0 seconds" in shown and "POST /cookie/delete, which led here" in shown
 
 
-@one_profile
 def test_what_a_visitor_sends_is_text(visitor: Witness) -> None:
     page = visitor.get("/cookie/read", Cookie="<b>=<script>; a=\x1b[2J").text
     assert "<script>;" not in page and "\x1b" not in page
@@ -125,7 +121,6 @@ def test_the_secrets_of_a_backend_of_ones_own_are_hidden_too(monkeypatch: pytest
     assert [name for name, value in own.items() if value in shown] == ["table"] and shown.count("(hidden)") == 5
 
 
-@one_profile
 def test_the_code_is_that_of_the_handler_and_the_settings_are_those_in_force(visitor: Witness) -> None:
     shown = xray(visitor.get("/counter").text)
     assert 'count = cherrypy.session["count"] = cherrypy.session.get("count", 0) + 1' in shown
@@ -133,7 +128,6 @@ def test_the_code_is_that_of_the_handler_and_the_settings_are_those_in_force(vis
     assert "tools.sessions.timeout = 30\n" in shown and "tools.sessions.httponly = True  # default" in shown
 
 
-@one_profile
 def test_it_is_for_this_machine_only(visitor: Witness) -> None:
     assert '<aside class="beside"' in visitor.get("/counter").text
     elsewhere = visitor.get("/counter", Host="pages.example").text
@@ -150,7 +144,6 @@ def test_whoever_comes_through_a_proxy_on_this_machine_does_not_see_it() -> None
         assert '<aside class="beside"' in visitor.get("/counter").text
 
 
-@one_profile
 def test_it_gets_into_no_json(visitor: Witness) -> None:
     words = site_pages.SLOT.decode()
     assert visitor.get("/cookie/read", Cookie=f"cookieName={words}", **JSON).json["cookies"] == {"cookieName": words}
@@ -171,6 +164,5 @@ def test_it_can_be_turned_off() -> None:
         assert "<aside" not in Visitor(site.url).get("/counter").text
 
 
-@one_profile
 def test_a_page_with_it_is_not_kept_by_the_browser(visitor: Witness) -> None:
     assert visitor.get("/backends").headers["cache-control"] == "no-store"
