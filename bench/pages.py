@@ -17,7 +17,7 @@ CONNECTIONS = 8
 VISITORS = 100
 
 HOW = f"""wrk, {CONNECTIONS} connections, {VISITORS} visitors in turn, each with a session of his own; with two
-processes, a wrk at each with half of them. wrk and the servers use the same processors."""
+processes, a wrk at each with half of them. wrk and the servers use the same processors. Without the X-ray."""
 
 
 class Failed(RuntimeError):

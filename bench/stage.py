@@ -110,7 +110,8 @@ class Stage(contextlib.ExitStack):
         """Processes of the whole site, by HTTP."""
         place = self.new_folder("site")
         config = place / "bench.conf"
-        config.write_text("[global]\nengine.autoreload.on = False\n")
+        # The X-ray under each page of a lesson costs more than the page; in production there is none.
+        config.write_text("[global]\nengine.autoreload.on = False\n[/]\ntools.xray.on = False\n")
         env = {"STORAGE_PATH": str(place / "sessions"), "SESSION_SECRET": _SECRET, "PORT": "0"}
         if profile == "memcached":
             env["MEMCACHED_SERVERS"] = self.memcached.address

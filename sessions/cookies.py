@@ -32,8 +32,10 @@ def parse(header: str) -> list[tuple[str, str]]:
             name, value = "", name
         name, value = name.strip(" \t"), value.strip(" \t")
         if name or value:
-            pairs.append((_text(name), _text(_unquote(value))))
-    return pairs
+            pairs.append((name, value))
+    if header.isascii() and '"' not in header:
+        return pairs
+    return [(_text(name), _text(_unquote(value))) for name, value in pairs]
 
 
 def _unquote(value: str) -> str:

@@ -25,6 +25,8 @@ def tell_browser(session: Session) -> None:
         headers["Vary"] = f"{vary}, Cookie" if vary.strip(" ,") else "Cookie"
     if not dict.__contains__(headers, "Cache-Control"):
         dict.__setitem__(headers, "Cache-Control", "private")
+    if not session.cookie:
+        return
     settings: Settings = cherrypy.serving.request.session_settings
     persistent = session.outlives_browser(settings.persistent)
     if session.cookie == "expired":

@@ -53,7 +53,8 @@ class Saving(Life):
     def end(self) -> None:
         """The request is over."""
         try:
-            self.discard()
+            if self.loaded or self.locked:
+                self.discard()
         finally:
             while self._used:
                 self._used.pop().leave()
