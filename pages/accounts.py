@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -111,13 +112,15 @@ class Accounts:
         for word in (demo or {}).values():
             if hashes.prepared(word) is None:
                 raise StartError(f"the password of the demo account is no text of at most {hashes.MOST} characters")
-        self._users, self._demo_words = dict(users), dict(demo or {})
+        self._seeds, self._unhashed = dict(users), dict(demo or {})
+        self._names = frozenset({*self._seeds, *self._unhashed})
+        self._hashing = threading.Lock()
         if users and not self._changes.exists():
             sessions.note("no password was ever changed here, or that file is lost", level=logging.WARNING, file=path)
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is an account of this name."""
-        return name in self._users or name in self._demo_words
+        return name in self._names
 
     @for_pages
     def verify(self, name: str, password: str) -> Proof | None:
@@ -129,6 +132,7 @@ class Accounts:
         Raises:
             cherrypy.HTTPError: 503, the accounts cannot be read or too many sign in at once.
         """
+        self._hash_demo_passwords()
         while True:
             moment, hash = self._in_force(name)
             if not self._hasher.verify(hash or self._hasher.nobody, password) or hash is None:
@@ -181,19 +185,23 @@ class Accounts:
         would lock an account out that was revoked by a clock ahead of this one. An unknown name is looked up like a
         known one: a table that is locked does not tell them apart either.
         """
-        now, seed = self._clock(), self._seed(name)
+        now, seed = self._clock(), self._seeds.get(name)
         change = self._changes.of(name if seed else "")
         if seed is None:
             return now, None
         return max(now, change.valid_since), change.hash if change.seed == _digest(seed) else seed
 
-    def _seed(self, name: str) -> str | None:
-        """The hash that the configuration has, or that a demo password gets when it is first needed: a start does not
-        wait for it. Every process has to make the same one, for a change belongs to the hash it took the place of.
-        Hence no random salt."""
-        if name in self._demo_words and name not in self._users:
-            self._users[name] = self._hasher.hash(self._demo_words[name], hashes.demo_salt(name))
-        return self._users.get(name)
+    def _hash_demo_passwords(self) -> None:
+        """Make the hashes of demo passwords when somebody first signs in, whoever that is: a start does not wait for
+        them, and the time of the answer tells nobody's name.
+
+        Every process has to make the same ones, for a change belongs to the hash it took the place of. Hence no random
+        salt.
+        """
+        with self._hashing:
+            for name, word in self._unhashed.items():
+                self._seeds[name] = self._hasher.hash(word, hashes.demo_salt(name))
+            self._unhashed = {}
 
     def _renewed(self, name: str, password: str, old: str) -> str:
         """Replace a hash unless it has changed meanwhile; return the one that the password fits. The visitor is let in
@@ -209,9 +217,7 @@ class Accounts:
         return new
 
     def _swap(self, name: str, old: str, new: str) -> dict[str, str]:
-        configured = self._seed(name)
-        if configured is None:
-            raise KeyError(name)
+        configured = self._seeds[name]
         return {"name": name, "seed": _digest(configured), "configured": configured, "old": old, "hash": new}
 
 

@@ -60,12 +60,16 @@ class Hasher:
         Raises:
             ValueError: it is longer than MOST, or no Unicode text.
             Busy: it was not its turn for five seconds.
+            sessions.Unavailable: there is no memory to compute it.
         """
         data = prepared(password)
         if data is None:
             raise ValueError(f"a password is text of at most {MOST} characters")
         with self._in_turn():
-            return self._argon2.hash(data, salt=salt)
+            try:
+                return self._argon2.hash(data, salt=salt)
+            except argon2.exceptions.HashingError as error:
+                raise sessions.Unavailable(f"a password cannot be hashed: {error}") from error
 
     def verify(self, hash: str, password: str) -> bool:
         """Tell whether a hash is that of a password. One computation, also for what cannot be a password.

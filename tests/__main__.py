@@ -34,7 +34,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else what it started would go on
     files = {path.name for path in FOLDER.glob("test_*.py")}
     # The sites of the tests may not write here, and there are hundreds of them: each would compile it all anew.
-    compileall.compile_dir(FOLDER.parent, quiet=1, rx=re.compile(r"/[.]"))
+    compileall.compile_dir(FOLDER.parent, quiet=1, rx=re.compile(re.escape(f"{FOLDER.parent}/.")))
     names = [files - SECOND - THIRD, files & (SECOND | IN_EACH), files & (THIRD | IN_EACH)]
     with ExitStack() as stack:
         outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in names[1:])]

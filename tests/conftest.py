@@ -1,11 +1,11 @@
-"""The started site, once for each profile, and visitors to it: over HTTP and in a browser."""
+"""The started site, with the default profile or one that a test asks for; visitors to it, by HTTP and in a browser."""
 
 from __future__ import annotations
 
 import logging
 import signal
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -72,13 +72,13 @@ def ada(visitor: Witness) -> Witness:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """The one browser of the test run."""
+    """The browser of all tests but those that need the whole one."""
     with chromium() as browser:
         yield browser
 
 
-@pytest.fixture
-def new_page(browser: Browser, site: Site) -> Iterator[NewPage]:
+@contextmanager
+def opening(browser: Browser, site: Site) -> Iterator[NewPage]:
     """Return a function that opens a page in a browser profile of its own, with options of Playwright's new_context.
 
     What goes wrong on it unnoticed fails the test: an error on the console, a failed script, a request to another host.
@@ -94,6 +94,13 @@ def new_page(browser: Browser, site: Site) -> Iterator[NewPage]:
 
         yield new
         assert trouble == []
+
+
+@pytest.fixture
+def new_page(browser: Browser, site: Site) -> Iterator[NewPage]:
+    """A function that opens a page, see `opening`."""
+    with opening(browser, site) as new:
+        yield new
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 
-MOST = 1 << 28  # bytes in memory; a whole run takes about an eighth of it
+MOST = 1 << 28  # bytes in memory; a part of the run takes about a tenth of it
 SHORTEST = 10  # characters of a password that is looked for: "wrong" is a word that any page may use
 BEGINNING = 8  # characters of an id that would be one too many: a reference has as many, and is taken from the hash
 PASSWORD_FIELDS = ("password", "current", "new", "again")

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import argon2
+import cherrypy
 import pytest
 
 import sessions
@@ -93,15 +94,39 @@ def test_unknown_name_wrong_password_and_right_one_cost_the_same_one_computation
         assert costs == [(CHEAP.memory_cost, CHEAP.time_cost)], f"{name} with {password[:20]!r}"
 
 
-def test_a_start_computes_no_hash_and_a_demo_account_gets_its_own_when_it_is_first_asked_for(
+def test_a_start_computes_no_hash_and_the_first_sign_in_those_of_demo_accounts_whoever_it_is(
     open_accounts: Open,
 ) -> None:
-    with computed() as costs:
-        accounts = open_accounts(demo={"bob": "b"})
-        assert costs == [] and "bob" in accounts and accounts.valid_since("bob") == 0.0
-        for after in (2, 3):
-            assert accounts.verify("bob", "b")
-            assert len(costs) == after
+    for first in ("bob", "ada", "eve"):
+        with computed() as costs:
+            accounts = open_accounts(demo={"bob": "b"})
+            assert costs == [] and "bob" in accounts and accounts.valid_since("bob") == 0.0
+            for after in (2, 3):
+                assert bool(accounts.verify(first, "b")) == (first == "bob")
+                assert len(costs) == after
+
+
+def test_the_password_of_a_demo_account_is_hashed_once_however_many_sign_in_at_once(open_accounts: Open) -> None:
+    accounts = open_accounts(demo={"bob": "b"})
+    with computed() as costs, ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(lambda _: accounts.verify("bob", "b"), range(8)))
+    assert len(costs) == 1 + 8
+
+
+def test_where_there_is_no_memory_for_a_hash_it_is_a_503(
+    open_accounts: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accounts = open_accounts(demo={"bob": "b"})
+
+    def fail(*args: object, **options: object) -> bytes:
+        raise argon2.exceptions.HashingError("Memory allocation error")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("argon2._password_hasher.hash_secret", fail)
+        with pytest.raises(cherrypy.HTTPError) as caught:
+            accounts.verify("bob", "b")
+    assert caught.value.code == 503
+    assert accounts.verify("bob", "b")
 
 
 @pytest.mark.parametrize(("letter", "same"), [("a\u0308", True), ("ä", True), ("\uff41\u0308", True), ("a", False)])
@@ -128,7 +153,7 @@ HASH = line(FIRST)
 @pytest.mark.parametrize(
     "value",
     [
-        "hunter2hunter2", "", None, 5, HASH[:-1], HASH[:-6], HASH + " ", HASH.replace("argon2id", "argon2i"),
+        "hunter2hunter2", "", None, 5, HASH[:-2], HASH[:-6], HASH + " ", HASH.replace("argon2id", "argon2i"),
         HASH.replace("v=19", "v=16"), HASH.replace("m=64", "m=0"), "$2b$12$0123456789012345678901",
         HASH.rpartition("$")[0],
     ],

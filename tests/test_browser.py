@@ -14,6 +14,7 @@ from tests.conftest import (
     SURVIVING,
     every_profile,
     every_profile_and_one_without_scripts,
+    opening,
     scripts_or_none,
 )
 from tests.site import Site
@@ -160,14 +161,27 @@ def test_the_session_gets_a_new_id_at_login_and_at_logout(page: Page) -> None:
 
 
 @pytest.fixture
-def whole_browser(browser: Browser) -> Iterator[Browser]:
-    """A browser that keeps pages for its back button."""
+def keeping_page(browser: Browser, site: Site) -> Iterator[Page]:
+    """A page of the whole browser, which keeps pages for its back button."""
     with launched(browser.browser_type, WHOLE) as whole:
-        yield whole
+        assert keeps(whole, site), "a test with this browser could not fail"
+        with opening(whole, site) as new_page:
+            yield new_page()
 
 
-def test_the_back_button_after_signing_out_shows_nothing_private(whole_browser: Browser, site: Site) -> None:
-    page = whole_browser.new_page(base_url=site.url)
+def keeps(browser: Browser, site: Site) -> bool:
+    """Whether its back button shows a page as it was left, where the page allows it."""
+    with browser.new_context(base_url=site.url) as context:
+        page = context.new_page()
+        page.goto("/static/style.css")
+        page.evaluate("window.kept = true")
+        page.goto("/healthz")
+        page.go_back(wait_until="commit")
+        return page.evaluate("window.kept") is True
+
+
+def test_the_back_button_after_signing_out_shows_nothing_private(keeping_page: Page) -> None:
+    page = keeping_page
     page.goto("/login")
     sign_in(page, PASSWORD)
     expect(page.get_by_role("heading", level=1)).to_have_text("Only you see this")
