@@ -129,6 +129,15 @@ class Request(CPWSGIHTTPRequest):
         finally:
             self.server.reading.discard(self.conn)
 
+    def read_request_headers(self) -> bool:
+        """Read the headers; refuse what has two lengths: a proxy that goes by the other one would take the rest of the
+        body for the next request, or the other way round (RFC 9112 section 6.1)."""
+        read = bool(super().read_request_headers())
+        if read and {b"Content-Length", b"Transfer-Encoding"} <= self.inheaders.keys():
+            self.simple_response("400 Bad Request", "There are both Content-Length and Transfer-Encoding.")
+            return False
+        return read
+
 
 class Server(CPWSGIServer):
     """CherryPy's HTTP server on a socket that already listens, and in time when it is told to stop.

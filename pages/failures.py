@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import html
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -79,6 +80,12 @@ class Request(sessions.LenientRequest):
         super().process_headers()
         if "Content-Length" not in self.headers and "Transfer-Encoding" not in self.headers:
             self.headers["Content-Length"] = "0"
+
+    def handle_error(self) -> None:
+        """Log what fails before there is a configuration, which would say so to the tool that logs the rest."""
+        if not self.config:
+            cherrypy.log(context="HTTP", severity=logging.ERROR, traceback=True)
+        super().handle_error()
 
 
 def _one_range_at_most() -> None:

@@ -26,7 +26,7 @@ TODAY = argon2.profiles.RFC_9106_LOW_MEMORY
 _LEAST = ((47104, 1), (19456, 2), (12288, 3), (9216, 4), (7168, 5))
 
 _AT_ONCE = 2
-_TURN_SECONDS = 5.0
+TURN_SECONDS = 5.0
 _HASH = re.compile(r"\$argon2id\$v=19\$m=[1-9]\d*,t=[1-9]\d*,p=[1-9]\d*\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)", re.ASCII)
 
 
@@ -101,8 +101,8 @@ class Hasher:
 
     @contextlib.contextmanager
     def _in_turn(self) -> Iterator[None]:
-        if not self._turn.acquire(timeout=_TURN_SECONDS):
-            raise Busy(f"no turn to hash a password in {_TURN_SECONDS:g} seconds")
+        if not self._turn.acquire(timeout=TURN_SECONDS):
+            raise Busy(f"no turn to hash a password in {TURN_SECONDS:g} seconds")
         try:
             yield
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import cherrypy
 
@@ -107,8 +107,11 @@ def local_path(path: str) -> str:
 
     It must stay there also when somebody on the way, such as a proxy, decodes what is written with % in it.
     """
-    if not (_LOCAL_PATH.fullmatch(path) and _LOCAL_PATH.fullmatch(unquote(path))):
+    decoded = unquote(path)
+    if not (_LOCAL_PATH.fullmatch(path) and _LOCAL_PATH.fullmatch(decoded)):
         return HOME
+    if urlsplit(urljoin("http://site/", decoded)).path.startswith("//"):
+        return HOME  # "/.//other.example": a redirect leaves out the dot, and a proxy may leave out what is before it
     return quote(path, safe="/?#[]@!$&'()*+,;:=%-._~")
 
 

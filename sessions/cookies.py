@@ -92,17 +92,29 @@ class LenientRequest(cherrypy._cprequest.Request):
         self._cookie = cookies
 
     def process_headers(self) -> None:
-        """Read the headers, and put the cookies aside."""
-        others, cookies = [], []
-        for header in self.header_list:
-            if header[0].lower() == "cookie":
-                cookies.append(header[1])
+        """Read the headers, and put the cookies aside, and what CherryPy would take for an encoded word of a mail
+        (RFC 2047): one that it cannot decode is a 500, and any link can put one into a Referer. It stays as it came.
+
+        Raises:
+            cherrypy.HTTPError: 400, there is such a word in Host.
+        """
+        plain: list[tuple[str, str]] = []
+        worded: list[tuple[str, str]] = []
+        cookies: list[str] = []
+        for name, value in self.header_list:
+            if name.lower() == "cookie":
+                cookies.append(value)
             else:
-                others.append(header)
-        self.header_list, self.cookie_header = others, "; ".join(cookies)
+                (worded if "=?" in value else plain).append((name, value))
+        self.header_list, self.cookie_header = plain, "; ".join(cookies)
         super().process_headers()
-        if self.cookie_header:
-            dict.__setitem__(self.headers, "Cookie", self.cookie_header)  # a dict with names in title case
+        for name, value in worded:
+            if name.lower() == "host":
+                raise cherrypy.HTTPError(400, "The Host header names no host.")
+            dict.__setitem__(self.headers, name.title(), value.strip())
+        self.header_list += worded
+        if self.cookie_header:  # headers are a dict with names in title case
+            dict.__setitem__(self.headers, "Cookie", self.cookie_header)
         self._cookie = None
 
 

@@ -437,3 +437,17 @@ def test_every_sign_in_costs_the_same_one_hash(application: Any, monkeypatch: py
         assert len(hashed) == number, (name[:10], password[:10])
     [parameters] = {hash.rpartition(b"$")[0].rpartition(b"$")[0] for hash in hashed}
     assert parameters.startswith(b"$argon2id$")
+
+
+def test_what_fails_while_headers_are_read_is_a_500_and_in_the_log(
+    application: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """There is no configuration yet, and so no tool that logs it."""
+
+    def fail(request: object) -> None:
+        raise RuntimeError("an unknown kind of header")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sessions.LenientRequest, "process_headers", fail)
+        assert send_here(application, "/login", {}, {}) == 500
+    assert "RuntimeError: an unknown kind of header" in caplog.text and "Traceback" in caplog.text

@@ -270,3 +270,30 @@ def test_the_session_of_another_file_is_not_found_by_its_name() -> None:
         for name in (file.name, str(file), str(inside), f"../{inside}", hash, file.name[:43], hash[:43]):
             assert Witness(site.url, {"session_id": name}).count() == 1
         assert known.count() == 2
+
+
+# --- headers ----------------------------------------------------------------------------------------------------------
+
+WORDS = ["http://x/?a=?utf-8?q?x?=", "=?utf-8?q?=ff?=", "=?bogus?q?x?=", "=?utf-8?b?x?=", "=?utf-8?q?text/html?="]
+
+
+@pytest.mark.parametrize("name", ["Referer", "User-Agent", "Accept", "Range", "If-None-Match", "X-Requested-With"])
+def test_what_looks_like_an_encoded_word_of_a_mail_is_text(site: Site, name: str) -> None:
+    """CherryPy decodes such words, and a link can put one into a Referer."""
+    for word in WORDS:
+        request = f"GET /counter HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{name}: {word}\r\n\r\n"
+        status, answer = send_raw(site.url, request.encode())
+        assert status == 200, (word, answer)
+
+
+def test_an_encoded_word_is_no_host(site: Site) -> None:
+    for version in ("1.0", "1.1"):
+        status, answer = send_raw(site.url, f"GET / HTTP/{version}\r\nHost: =?bogus?q?x?=\r\n\r\n".encode())
+        assert status == 400, answer
+
+
+def test_a_request_with_two_lengths_is_refused_and_nothing_after_it_is_read(site: Site) -> None:
+    """Request smuggling: a proxy may go by the other one (RFC 9112 section 6.1)."""
+    head = b"POST /name HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
+    status, answer = send_raw(site.url, head + b"0\r\n\r\nGET /counter HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    assert status == 400 and answer.count(b"HTTP/1.1 ") == 1 and b"Set-Cookie" not in answer

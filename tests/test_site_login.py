@@ -64,6 +64,7 @@ def test_signing_in_leads_on_to_where_one_was_going(visitor: Witness, target: st
 ATTACKS = [
     "//evil.example", "/\\evil.example", "///evil.example", "\\\\evil.example", "https://evil.example/",
     "/\t/evil.example", "/\n/evil.example", " //evil.example", "/..//evil.example", "/.//evil.example",
+    "/a/..//evil.example", "/%2e/%2fevil.example", "/%2e//evil.example",
     "http:/evil.example", "@evil.example", ":80@evil.example", "javascript:alert(1)", "/a\r\nSet-Cookie: x=1",
     "/\x00", "//", "evil", "/" + "a" * 5000,
 ]  # fmt: skip
@@ -75,7 +76,7 @@ def test_signing_in_never_leads_to_another_site(visitor: Witness, target: str) -
     hidden = [attrs["value"] or "" for _, attrs in tags if attrs.get("name") == "next"]
     assert all(re.match(r"/(?![/\\])", value) for value in hidden)
     answer = visitor.sign_in(PASSWORD, next=target)
-    assert place(answer, visitor.url).startswith("/")
+    assert re.match(r"/(?![/\\])", place(answer, visitor.url))
     assert "x" not in visitor.cookies
 
 
