@@ -91,7 +91,7 @@ clean:
 	@touch $@
 
 chromium:
-	@for browser in $${CHROMIUM:-/usr/bin/chromium /usr/bin/chromium-headless-shell}; do \
+	@missing=; for browser in $${CHROMIUM:-/usr/bin/chromium /usr/bin/chromium-headless-shell}; do \
 		command -v "$$browser" >/dev/null || missing=yes; done; \
 	test -n "$$missing" || exit 0; \
 	if grep -qsx 'ID=ubuntu' /etc/os-release; then \

@@ -198,14 +198,10 @@ class Accounts:
         Every process has to make the same ones, for a change belongs to the hash it took the place of. Hence no random
         salt.
         """
-        if not self._hashing.acquire(timeout=hashes.TURN_SECONDS):
-            raise hashes.Busy("the hash of a demo password is being made")
-        try:
+        with hashes.turn(self._hashing):
             for name, word in self._unhashed.items():
                 self._seeds[name] = self._hasher.hash(word, hashes.demo_salt(name))
             self._unhashed = {}
-        finally:
-            self._hashing.release()
 
     def _renewed(self, name: str, password: str, old: str) -> str:
         """Replace a hash unless it has changed meanwhile; return the one that the password fits. The visitor is let in

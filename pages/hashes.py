@@ -26,7 +26,7 @@ TODAY = argon2.profiles.RFC_9106_LOW_MEMORY
 _LEAST = ((47104, 1), (19456, 2), (12288, 3), (9216, 4), (7168, 5))
 
 _AT_ONCE = 2
-TURN_SECONDS = 5.0
+_TURN_SECONDS = 5.0
 _HASH = re.compile(r"\$argon2id\$v=19\$m=[1-9]\d*,t=[1-9]\d*,p=[1-9]\d*\$([A-Za-z0-9+/]+)\$([A-Za-z0-9+/]+)", re.ASCII)
 
 
@@ -65,7 +65,7 @@ class Hasher:
         data = prepared(password)
         if data is None:
             raise ValueError(f"a password is text of at most {MOST} characters")
-        with self._in_turn():
+        with turn(self._turn):
             try:
                 return self._argon2.hash(data, salt=salt)
             except argon2.exceptions.HashingError as error:
@@ -83,7 +83,7 @@ class Hasher:
             sessions.Unavailable: the hash is damaged, or there is no memory to compute it.
         """
         data = prepared(password)
-        with self._in_turn():
+        with turn(self._turn):
             if data is None:
                 return self._fits(self.nobody, b"")
             right = self._fits(hash, data)
@@ -99,14 +99,16 @@ class Hasher:
         except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError) as error:
             raise sessions.Unavailable(f"a password hash cannot be checked: {error}") from error
 
-    @contextlib.contextmanager
-    def _in_turn(self) -> Iterator[None]:
-        if not self._turn.acquire(timeout=TURN_SECONDS):
-            raise Busy(f"no turn to hash a password in {TURN_SECONDS:g} seconds")
-        try:
-            yield
-        finally:
-            self._turn.release()
+
+@contextlib.contextmanager
+def turn(lock: threading.Lock | threading.Semaphore) -> Iterator[None]:
+    """Hold a lock around the hashing of a password. Raises Busy if it is not free in five seconds."""
+    if not lock.acquire(timeout=_TURN_SECONDS):
+        raise Busy(f"no turn to hash a password in {_TURN_SECONDS:g} seconds")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def is_hash(text: object) -> bool:

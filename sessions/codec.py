@@ -192,4 +192,4 @@ def _untag(value: dict[str, Any]) -> Any:
     return value
 
 
-_read = json.JSONDecoder(object_hook=_untag).raw_decode  # `decode` of it looks for white space, too
+_read = json.JSONDecoder(object_hook=_untag).raw_decode  # its `decode` looks for white space, too

@@ -33,7 +33,7 @@ def main() -> int:
     """Run all parts and return the exit status: that of the first which failed."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # else what it started would go on
     files = {path.name for path in FOLDER.glob("test_*.py")}
-    # The sites of the tests may not write here, and there are hundreds of them: each would compile it all anew.
+    # The sites of the tests may not write here, so each of them would compile it all anew.
     compileall.compile_dir(FOLDER.parent, quiet=1, rx=re.compile(re.escape(f"{FOLDER.parent}/.")))
     names = [files - SECOND - THIRD, files & (SECOND | IN_EACH), files & (THIRD | IN_EACH)]
     with ExitStack() as stack:

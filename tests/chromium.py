@@ -40,7 +40,7 @@ def chromium() -> Iterator[Browser]:
     """Start the browser of most tests, and end it afterwards. Raises MissingError."""
     if sync_playwright is None:
         raise MissingError("Playwright is missing; pip install -r requirements-dev.txt installs it")
-    program(LIGHT)
+    program(LIGHT)  # before Playwright starts, of which there can be one only
     with sync_playwright() as playwright, launched(playwright.chromium, LIGHT) as browser:
         yield browser
 

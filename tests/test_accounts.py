@@ -556,7 +556,7 @@ def test_a_hash_below_the_least_that_owasp_asks_for_is_weak(memory: int, passes:
 def test_two_hashes_are_computed_at_a_time_and_who_waits_too_long_is_told(
     accounts: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hashes, "TURN_SECONDS", 0.01)
+    monkeypatch.setattr(hashes, "_TURN_SECONDS", 0.01)
     inside, go_on = threading.Semaphore(0), threading.Event()
     verify = argon2.PasswordHasher.verify
 
