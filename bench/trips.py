@@ -39,9 +39,14 @@ def _trips(stage: Stage, backend: str, requests: int) -> dict[str, float]:
         app, counted = apps.ours(**options), {}
         for page in apps.PAGES:
             client = Client(app, f"/{page}").warm_up(1)
-            before = proxy.trips
-            for _ in range(requests):
-                client.request()
-            counted[page] = (proxy.trips - before) / requests
+            # A pool may be opening a connection meanwhile, which only adds: the least is what the requests themselves do.
+            counted[page] = min(_batch(client, proxy, requests) for _ in range(3))
         apps.store_of(app).close()
     return counted
+
+
+def _batch(client: Client, proxy: Proxy, requests: int) -> float:
+    before = proxy.trips
+    for _ in range(requests):
+        client.request()
+    return (proxy.trips - before) / requests
