@@ -39,7 +39,7 @@ def _trips(stage: Stage, backend: str, requests: int) -> dict[str, float]:
         app, counted = apps.ours(**options), {}
         for page in apps.PAGES:
             client = Client(app, f"/{page}").warm_up(1)
-            # A pool may be opening a connection meanwhile, which only adds: the least is what the requests themselves do.
+            # A pool may be opening a connection meanwhile, which only adds: the least is what the requests do.
             counted[page] = min(_batch(client, proxy, requests) for _ in range(3))
         apps.store_of(app).close()
     return counted
