@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import cherrypy
 
 from pages import hashes
-from sessions import Session
-from sessions.startup import places
+from sessions.options import configured
+from sessions.registry import is_cherrypy_class
 from settings import ACCOUNTS_OPTION, USERS_SECTION, Sections, StartError
 
 THIRTY_DAYS = 43200  # minutes; the longest that NIST SP 800-63B-4 section 2.1.3 lets anybody stay signed in
@@ -125,8 +125,8 @@ CHECKS = (
           f"it must be a number of minutes, at most {THIRTY_DAYS}, however busy the visitor is (7.3.2)"),
     Check("tools.sessions.remember_lifetime", THIRTY_DAYS, _within_30_days,
           f"it must be a number of minutes, at most {THIRTY_DAYS} (7.3.2)"),
-    Check("tools.sessions.storage_class", None, lambda kind: kind is None or issubclass(kind, Session),
-          "it must be a class of the package sessions: CherryPy's own keep plain ids, and pickles (1.5.2)"),
+    Check("tools.sessions.storage_class", None, lambda kind: not is_cherrypy_class({"storage_class": kind}),
+          "it must be a class of the package sessions: those of CherryPy's tool keep plain ids, and pickles (1.5.2)"),
     Check("tools.sessions.debug", False, _is(False), "it must be False: it logs each step of each visitor (13.4.2)"),
     Check("tools.same_origin.on", False, _is(True), "it must be True, or other sites' forms are obeyed (3.5.1)"),
     Check("tools.log_headers.on", True, _is(False), "it must be False: cookies would get into the log (16.2.5)"),
@@ -193,7 +193,7 @@ def check_pages(app: cherrypy.Application) -> None:
         app: as it is going to be served; the configuration has passed check() already.
     """
     accounts = app.config["/"][ACCOUNTS_OPTION]
-    for options in places(app):
+    for options in configured(app):
         if options.get("accounts") is not accounts:
             raise StartError(
                 f"a page sets {ACCOUNTS_OPTION} in its code: take it out, or no sessions of an account end there"

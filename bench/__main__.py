@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from services import ServiceError
 from services.postgresql import program
 
-from . import contention, cost, growth, pages, peers, trips, watching
+from . import calls, contention, cost, growth, pages, peers, trips, watching
 from .client import RequestFailed
 from .report import Report, machine
 from .sizes import SIZES, Sizes
@@ -17,6 +17,7 @@ from .stage import Stage
 
 SECTIONS: dict[str, Callable[[Report, Stage, Sizes], None]] = {
     "cost": cost.run,
+    "calls": calls.run,
     "trips": trips.run,
     "contention": contention.run,
     "growth": growth.run,

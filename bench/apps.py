@@ -9,8 +9,8 @@ import cherrypy.lib.sessions as theirs
 from cherrypy._cprequest import Request
 
 import sessions
+from sessions.registry import registry
 from sessions.store import Store
-from sessions.table import stores
 
 PAGES = ["write", "read", "untouched"]
 
@@ -70,13 +70,13 @@ def cherrypys(**options: Any) -> cherrypy.Application:
         setup(**{name: value for name, value in options.items() if name != "storage_type"})
     config = {f"tools.their_sessions.{name}": value for name, value in options.items()}
     app = _application({"tools.their_sessions.on": True, **config})
-    app.request_class = Request  # install() has made LenientRequest the class of applications
+    app.request_class = Request  # install() has made another the class of applications
     return app
 
 
 def store_of(app: cherrypy.Application) -> Store:
     """The one open store of an application."""
-    (store,) = stores.of(app)
+    (store,) = registry.stores(app)
     return store
 
 

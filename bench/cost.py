@@ -29,10 +29,12 @@ def run(report: Report, stage: Stage, sizes: Sizes) -> None:
     cost = {name: microseconds(client, plain, name[0]) for name, client in clients.items()}
     print_table(report, cost)
     report.line(f"  (the page itself: {plain.seconds(PROCESSOR) * 1e6:.0f} us)\n")
-    compare(report, cost, ("ram", "write"), ("CherryPy ram", "write"), 0.8)
+    compare(report, cost, ("ram", "write"), ("CherryPy ram", "write"), 0.6)
     for backend in BACKENDS:
-        compare(report, cost, (backend, "untouched"), ("CherryPy ram", "untouched"), 0.4)
+        compare(report, cost, (backend, "untouched"), ("CherryPy ram", "untouched"), 0.2)
     compare(report, cost, ("file", "write"), ("CherryPy file", "write"), 0.2)
+    if ("CherryPy memcached", "write") in cost:
+        compare(report, cost, ("memcached", "write"), ("CherryPy memcached", "write"), 0.6)
 
 
 def compare(report: Report, cost: Cost, ours: Candidate, theirs: Candidate, limit: float) -> None:

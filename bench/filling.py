@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from sessions import Record, codec
 from sessions.backends.memcached import MemcachedStore
 from sessions.backends.postgresql import PostgresqlStore
+from sessions.backends.postgresql.table import COLUMNS, quoted
 from sessions.store import Store
 
 _BATCH = 500  # commands in one send
@@ -32,7 +33,7 @@ def fill(store: Store, number: int, *, expired: bool = False) -> None:
             store.create(key, Record(_values(count), now, deadline + count / 1e6))  # shares no memory with the others
 
 
-def _values(count: int) -> bytes:
+def _values(count: int) -> str:
     return codec.encode({"count": count, "name": "Ada"})
 
 
@@ -52,8 +53,10 @@ def _fill_table(store: PostgresqlStore, record: Record, number: int) -> None:
     """The first by the store, and the others as copies of its row: a transaction for each would take minutes."""
     first, *_ = _keys(store, 1)
     store.create(first, record)
-    copies = """INSERT INTO {table} (key, data, created, deadline, account, remembered)
-        SELECT %s || encode(sha256(lpad(n::text, 43, '0')::bytea), 'hex'), data, created, deadline, account, remembered
-        FROM generate_series(1, %s) AS n, {table} AS first WHERE first.key = %s"""
-    store._links.ask(lambda link: link.ask(store._sql(copies), store.namespace, number - 1, first, extra=_SECONDS))
-    store._links.ask(lambda link: link.ask(store._sql("ANALYZE {table}"), extra=_SECONDS))  # the server does it, later
+    table = quoted(store._table)
+    copies = f"""INSERT INTO {table} (key, {COLUMNS})
+        SELECT %s || encode(sha256(lpad(n::text, 43, '0')::bytea), 'hex'), {COLUMNS}
+        FROM generate_series(1, %s) AS n, {table} AS first WHERE first.key = %s"""  # noqa: S608 -- the names are ours
+    with store.pool.dedicated() as connection:
+        connection.query(copies, [store.namespace, number - 1, first], _SECONDS)
+        connection.query(f"ANALYZE {table}", [], _SECONDS)  # the server does it, later

@@ -24,7 +24,7 @@ from .client import Client, take_turns
 from .cost import clock_of
 from .report import Report
 from .sizes import Sizes
-from .stage import BACKENDS, Process, Stage
+from .stage import BACKENDS, Process, Stage, table
 from .visitors import Together, Visitor, percentile
 
 STORES = ["ram", "file", "memcached", "postgresql"]  # the other two keep nothing, or leave it to the site
@@ -94,7 +94,7 @@ def _bytes(store: Store, place: Path, server: Memcached | None) -> float:
                 said += connection.recv(65536)
         return int(re.findall(rb"STAT bytes (\d+)", said)[0])
     if isinstance(store, PostgresqlStore):
-        return int(store._rows("SELECT pg_total_relation_size('{table}')")[0][0])
+        return int(store.pool.query("SELECT pg_total_relation_size(%s)", table(place)).fetchall()[0][0])
     if any(place.iterdir()):
         return sum(entry.stat().st_blocks * 512 for entry in place.rglob("*"))
     return _resident()

@@ -29,10 +29,9 @@ _ENGINES = {
 
 _TARGETS = [
     (("file", "read"), ("Django file", "read"), 0.6),
-    (("memcached", "write"), ("Flask-Session memcached", "write"), 0.9),
-    (("memcached", "write"), ("Flask-Session python-memcached", "write"), 0.9),
-    (("postgresql", "write"), ("Django postgresql", "write"), 0.35),
-    (("postgresql", "write"), ("Django postgresql, connection kept", "write"), 0.35),
+    (("memcached", "write"), ("Flask-Session memcached", "write"), 1.3),
+    (("memcached", "write"), ("Flask-Session python-memcached", "write"), 1.3),
+    (("postgresql", "write"), ("Django postgresql, connection kept", "write"), 0.4),
     (("cookie", "write"), ("Django signed cookie", "write"), 1.2),
 ]
 

@@ -14,7 +14,7 @@ import cherrypy
 
 import sessions
 from server import listen, serve
-from sessions.table import Cleaner
+from sessions.registry import Cleaner
 
 from . import apps, filling
 

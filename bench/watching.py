@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import sessions
-from sessions.events import watchers
+from sessions.events import unsubscribe, watchers
 
 from . import apps
 from .client import PROCESSOR, Client, take_turns
@@ -30,7 +30,7 @@ class Watched(Client):
         try:
             super().batch(requests)
         finally:
-            sessions.unsubscribe(seen.append)
+            unsubscribe(seen.append)
 
 
 class Looks(list):  # type: ignore[type-arg]

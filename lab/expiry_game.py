@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from http.cookies import SimpleCookie
@@ -17,7 +15,7 @@ import sessions
 from lab.games import Labels, answered, exchange, here
 from lab.visitor import Answer, Kept, Visitor
 from pages import times
-from sessions.limits import Limits
+from sessions.record import Limits
 
 NAME = "lab_expiry"
 PATH = "/lab/expiry"
@@ -122,14 +120,14 @@ class Game:
     def _keep(self, browser: Browser, kept: Kept, answer: Answer) -> None:
         browser.last = kept
         browser.line = next((line for line in answer.set_cookie if line.startswith(NAME + "=")), browser.line)
-        with _looked_up(kept) as key:
-            browser.key = key
+        browser.key = _key_of(kept)
 
     def record(self, browser: Browser) -> sessions.Record | None:
-        """What the store has of a browser's session: under the cookie, while it keeps it; then under its key."""
-        kept = browser.visitor.jar.get(NAME)
-        with _looked_up(kept) as key:
-            return _ask_store("load", key or browser.key) if key or browser.key else None
+        """What the store has of a browser's session: under the cookie, while it keeps it; then under its key, unless
+        the cookie is the store."""
+        store = cherrypy.serving.session.store
+        key = _key_of(browser.visitor.jar.get(NAME)) or (browser.key if store.capabilities.revokes else "")
+        return store.load(key) if key else None
 
     def state(self) -> dict[str, Any]:
         """All that is found now, times in epoch seconds."""
@@ -165,26 +163,13 @@ class Game:
         """Remove what is in the store: nobody cleans here."""
         for browser in self.browsers.values():
             if browser.key:
-                _ask_store("delete", browser.key)
+                cherrypy.serving.session.store.delete(browser.key)
 
 
-@contextmanager
-def _looked_up(kept: Kept | None) -> Iterator[str]:
-    """The key of a cookie, for a store that the cookie may be itself; empty where it is none."""
-    store = cherrypy.serving.session.store
-    found = store.find(kept.value) if kept else None
-    try:
-        yield found[1] if found else ""
-    finally:
-        if found:
-            store.leave(found[1])
-
-
-def _ask_store(method: str, key: str) -> Any:
-    try:
-        return getattr(cherrypy.serving.session.store, method)(key)
-    except sessions.StoreError as error:
-        raise sessions.StoreHTTPError(error) from error
+def _key_of(kept: Kept | None) -> str:
+    """Return the key of a cookie; empty where it is none."""
+    found = cherrypy.serving.session.store.find(kept.value) if kept else None
+    return found[1] if found else ""
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,15 @@ OUTCOMES = ("dead", "alive")
 
 # Explicit locking, so that nobody waits: with a lock in hand the slow page would be asked to finish first.
 OURS = {"tools.sessions.locking": "explicit"}
-# The class as it comes with CherryPy. It has a cookie of its own: it would put a new id over any that it does not know.
+
+
+class CherryPySession(RamSession):
+    """CherryPy's own class as it comes with it. Named itself, it would be answered by the one of this package."""
+
+
+# It has a cookie of its own: it would put a new id over any that it does not know.
 THEIRS = {
-    "tools.sessions.storage_class": RamSession,
+    "tools.sessions.storage_class": CherryPySession,
     "tools.sessions.name": "lab_logout",
     "tools.sessions.locking": "explicit",
     "tools.sessions.clean_freq": 0,  # no thread: what is stored is removed when the play is over
@@ -54,7 +60,7 @@ class Play:
     def drain(self) -> list[str]:
         """What was noted since this was last asked, in the words of `sessions.events`."""
         noted, self.events = self.events, []
-        told = ("loaded", "unknown", "deleted", "saved", "unsaved")
+        told = ("loaded", "unknown", "deleted", "saved", "unsaved", "lost")
         reasons = ((event.name, event.details.get("why") or event.details.get("how")) for event in noted)
         return [f"{name}: {why}" if why else name for name, why in reasons if name in told]
 

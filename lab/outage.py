@@ -12,19 +12,19 @@ from typing import Any
 
 import cherrypy
 
-import sessions
 from lab.games import here
 from lab.listening import NotOurs, servers_at
 from lab.pause import PauseError, paused
 from lab.turn import own_turn
 from lab.visitor import Kept, Visitor
 from pages import site
+from sessions.registry import registry
 
 SECONDS = (2, 4, 6)  # for which the server may be stopped
 EVERY = 0.2  # seconds from one request to the next
 BEFORE, AFTER = 3, 6  # requests before the outage and after it
 MOST = 8  # requests under way at once; the site has ten threads (server.thread_pool), and one is busy with this
-PATIENCE = 0.5  # seconds for the server to answer: with the usual three, an outage of two would only delay
+SERVER_TIMEOUT = 0.5  # seconds for the server to answer: with the usual three, an outage of two would only delay
 PATH = "/lab/outage/count"
 
 
@@ -61,8 +61,8 @@ class Outage:
     _cp_config = {
         "tools.sessions.name": "lab_outage",
         "tools.sessions.timeout": 1,  # minute; until then whoever wants may look into the store
-        "tools.sessions.patience": PATIENCE,
-        "tools.sessions.lock_timeout": PATIENCE,  # those who wait for the one that waits for the server
+        "tools.sessions.server_timeout": SERVER_TIMEOUT,
+        "tools.sessions.lock_timeout": SERVER_TIMEOUT,  # those who wait for the one that waits for the server
     }
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ class Outage:
         shots = result.get("shots", [])
         return site.render(
             "outage.html", {**result, "obstacle": obstacle}, experiment=self.experiment, result=result,
-            choices=SECONDS, patience=PATIENCE,
+            choices=SECONDS, server_timeout=SERVER_TIMEOUT,
             polite=all(shot["cookie_kept"] and shot["retry_after"] for shot in shots if shot["status"] == 503),
         )  # fmt: skip
 
@@ -181,10 +181,11 @@ def find_servers() -> list[int]:
     Raises:
         NotOurs: there are none, or not all may be stopped.
     """
-    addresses = sessions.addresses(cherrypy.request.app)
-    if not addresses:
+    stores = registry.stores(cherrypy.request.app)
+    found = list(dict.fromkeys(address for store in stores for address in store.addresses))
+    if not found:
         raise NotOurs("The profile that is running keeps its sessions in no server that could be stopped.")
-    return [pid for address in addresses for pid in servers_at(address)]
+    return [pid for address in found for pid in servers_at(address)]
 
 
 def obstacle() -> str:

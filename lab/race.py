@@ -15,13 +15,13 @@ from typing import Any
 
 import cherrypy
 
-import sessions
-from lab.games import Games, here
+from lab.games import Games, answered, here
 from lab.race_modes import KEY, MODES, THINKING, Mode
 from lab.race_run import Run
 from lab.steps import follow
 from lab.visitor import Kept, Visitor
 from pages import site
+from sessions.tool import cookie_name
 
 FEWEST, MOST = 2, 20  # requests
 PATIENCE = 5.0  # seconds that a race may still take when its last answer has come
@@ -109,10 +109,19 @@ class Race:
             self._add(run)
             cherrypy.session[KEY] = 0
             cherrypy.session.release_lock()  # saved: from here on it is the session of whoever has its cookie
-            fire_all(run, {sessions.cookie_name(): Kept(cherrypy.session.cookie_value, None)})
+            visitor = Visitor(here())
+            visitor.jar = fire_all(run, {cookie_name(): Kept(cherrypy.session.cookie_value, None)})
             run.wait(PATIENCE)
-            run.count = int(cherrypy.session.get(KEY, 0))
+            # Asked with the cookie of the last answer: where the cookie is the session, this request has an older one.
+            run.count = int(answered(visitor.ask("GET", "/lab/race/count")).told["count"])
         site.redirect(f"/lab/race?run={run.id}#outcome")
+
+    @cherrypy.expose
+    @cherrypy.tools.allow(methods=["GET"])
+    def count(self) -> bytes:
+        """Tell the counter."""
+        site.no_store()
+        return site.as_json({"count": int(cherrypy.session.get(KEY, 0))})
 
     def _add(self, run: Run) -> Run:
         run.id = self._runs.add(run)
@@ -124,7 +133,9 @@ def new_run(by: str, mode: object, requests: object, predicted: object) -> Run:
     name = site.text_field("mode", mode)
     if name not in MODES:
         raise cherrypy.HTTPError(400, f"The field 'mode' must be one of: {', '.join(MODES)}.")
-    return Run(name, whole("requests", requests, FEWEST, MOST), whole("predicted", predicted, 0, MOST), by)
+    backend = site.backend()
+    locks = backend is None or backend.locks_threads
+    return Run(name, whole("requests", requests, FEWEST, MOST), whole("predicted", predicted, 0, MOST), by, locks)
 
 
 def ticks(milliseconds: float) -> list[int]:
@@ -153,10 +164,11 @@ def milliseconds(name: str, value: object, count: int) -> list[float]:
     return times
 
 
-def fire_all(run: Run, jar: dict[str, Kept]) -> None:
+def fire_all(run: Run, jar: dict[str, Kept]) -> dict[str, Kept]:
     """Send all requests of a race at once, each over a connection of its own, and note how long each waited for a
-    thread of the server. One that fails is missing in the result."""
+    thread of the server. One that fails is missing in the result. Return the cookies after the last answer."""
     url, ready = here(), threading.Barrier(run.requests)
+    jars = [jar]
 
     def send(number: int) -> None:
         visitor = Visitor(url)
@@ -164,6 +176,7 @@ def fire_all(run: Run, jar: dict[str, Kept]) -> None:
         ready.wait(PATIENCE)
         asked = time.perf_counter()
         visitor.ask("POST", f"/lab/race/hit/{run.mode}?run={run.id}&number={number}", {})
+        jars.append(visitor.jar)
         run.hits[number].outside = max(0.0, run.hits[number].arrived - asked)
 
     with ThreadPoolExecutor(run.requests) as pool:
@@ -174,3 +187,4 @@ def fire_all(run: Run, jar: dict[str, Kept]) -> None:
             cherrypy.log(f"Request {number} of a race did not come through: {type(error).__name__}", "LAB", 30)
         elif error:
             raise error
+    return jars[-1]

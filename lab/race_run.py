@@ -72,6 +72,7 @@ class Run:
         requests: how many there are.
         predicted: what the visitor said the count would be.
         by: who sends them, 'browser' or 'server'.
+        locks: whether one request that has the session keeps the others away.
         id: by which it is found again.
         count: what the store had when all were over; None until then.
     """
@@ -80,6 +81,7 @@ class Run:
     requests: int
     predicted: int
     by: str
+    locks: bool = True
     id: str = ""
     count: int | None = None
     hits: dict[int, Hit] = field(default_factory=dict)
@@ -135,7 +137,7 @@ class Run:
         """The result as plain values; times in milliseconds since the first request was asked for."""
         hits = sorted(self.hits.values(), key=lambda hit: (hit.arrived, hit.number))
         zero = min((hit.arrived - hit.outside for hit in hits), default=0.0)
-        taken = sorted(start for hit in hits for kind, start, _ in hit.spans if kind == "holding")
+        taken = sorted(start for hit in hits for kind, start, _ in hit.spans if kind == "holding") if self.locks else []
         counted = self.counted()
         count = self.count or 0
         return {
@@ -148,7 +150,9 @@ class Run:
 
 
 def _told(hit: Hit, zero: float, counted: bool, taken: list[float]) -> dict[str, Any]:
-    spans = [(kind, start, _let_go(start, end, taken) if kind == "holding" else end) for kind, start, end in hit.spans]
+    spans = [
+        (kind, start, _released(start, end, taken) if kind == "holding" else end) for kind, start, end in hit.spans
+    ]
     saved_at = min([hit.saved_at, *(end for kind, _, end in spans[-1:] if kind == "holding")])
     if hit.outside:
         spans.insert(0, ("outside", hit.arrived - hit.outside, hit.arrived))
@@ -162,8 +166,8 @@ def _told(hit: Hit, zero: float, counted: bool, taken: list[float]) -> dict[str,
     }  # fmt: skip
 
 
-def _let_go(start: float, end: float, taken: list[float]) -> float:
-    """When the session was let go. That is told after it has happened, and the next thread may have run before: it is
+def _released(start: float, end: float, taken: list[float]) -> float:
+    """When the session was released. That is told after it has happened, and the next thread may have run before: it is
     no later than when the next request had the session."""
     return min([end, *(time for time in taken if time > start)])
 

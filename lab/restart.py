@@ -18,7 +18,7 @@ from lab.turn import own_turn
 from lab.visitor import Answer, Visitor
 from pages import site
 from pages.backends import Availability
-from sessions.settings import Settings
+from sessions.registry import session_class
 
 BEFORE = 3  # visits before the first restart
 IN_TURN = 4  # visits to two instances, one after the other
@@ -38,7 +38,7 @@ class Finding:
     """What became of one question.
 
     Attributes:
-        predicted, declared, found: the answer of the learner, of the backend's facts, and of the experiment.
+        predicted, declared, found: the answer of the learner, of the backend's capabilities, and of the experiment.
         expected, counts: the counts if the answer is yes, and those that came.
     """
 
@@ -129,19 +129,19 @@ def experiment(instances: Instances, place: Place, told: Mapping[str, bool]) -> 
     expected["secret"] = [guest.count + 1]
     counts["secret"] = guest.visit([last])
     guest.leave(last, place.options.get("name", "session_id"))
-    facts = facts_of(place.options)
+    capabilities = capabilities_of(place.options)
     declared = {
-        "restart": facts.survives_restart,
-        "secret": facts.survives_restart and "secret" not in place.options,
-        "turns": facts.shared,
-        "at_once": facts.shared and facts.locks_processes,
+        "restart": capabilities.survives_restart,
+        "secret": capabilities.survives_restart and "secret" not in place.options,
+        "turns": capabilities.shared,
+        "at_once": capabilities.shared and capabilities.locks_processes,
     }
     return [Finding(name, told[name], declared[name], expected[name], counts[name]) for name in QUESTIONS]
 
 
-def facts_of(options: Mapping[str, Any]) -> sessions.Facts:
-    """What the backend of a profile declares of itself."""
-    return Settings.parse(options).storage_class.store_class.facts
+def capabilities_of(options: Mapping[str, Any]) -> sessions.Capabilities:
+    """Return what the backend of a profile declares of itself."""
+    return session_class(options).store_class.capabilities
 
 
 class Restart:
@@ -187,9 +187,9 @@ class Restart:
         site.no_store()
         running = cherrypy.request.config["profile"]
         states = {} if site.wants_json() else self._availability.states(running)
-        keeps = {name: facts_of(options).keeps for name, options in self._profiles.items()}
+        keeps = {name: capabilities_of(options).keeps for name, options in self._profiles.items()}
         return site.render(
             "restart.html", data, experiment=self.experiment, profiles=keeps, states=states, chosen=chosen,
             visits=VISITS, predictions=predictions, questions=QUESTIONS, result=data,
-            facts=facts_of(self._profiles[chosen]) if data else None,
+            capabilities=capabilities_of(self._profiles[chosen]) if data else None,
         )  # fmt: skip

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cherrypy
 
 import sessions
+from sessions.events import unsubscribe
 
 
 def follow(note: Callable[[sessions.Event], None], ended: Callable[[], None] = lambda: None) -> None:
@@ -21,7 +22,7 @@ def follow(note: Callable[[sessions.Event], None], ended: Callable[[], None] = l
             note(event)
 
     def end() -> None:
-        sessions.unsubscribe(watch)
+        unsubscribe(watch)
         ended()
 
     sessions.subscribe(watch)

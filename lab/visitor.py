@@ -16,7 +16,7 @@ from http.cookies import SimpleCookie
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-import sessions
+from sessions.tool import reference as reference_of
 
 SECONDS = 10.0  # until an answer has to begin
 
@@ -36,7 +36,7 @@ class Kept:
     @property
     def reference(self) -> str:
         """A short masked name of the session that it opens."""
-        return sessions.reference(self.value.partition(".")[0])
+        return reference_of(self.value.partition(".")[0])
 
 
 @dataclass(frozen=True)

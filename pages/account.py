@@ -17,6 +17,8 @@ from pages import device, site, times
 from pages.accounts import Accounts, weakness
 from pages.gate import Gate, refuse_passwords_in_address
 from pages.login import HOME, Login, enter
+from sessions.events import log_event
+from sessions.users import LiveSession
 
 OTHERS = "others"
 """What the field `end` holds instead of a reference to end all other sessions."""
@@ -84,9 +86,9 @@ class Password:
             return self._form({"new": weak}, ends)
 
         if not self._accounts.change_password(proof, chosen):
-            sessions.note("password not changed: it was changed meanwhile", level=logging.WARNING, account=user)
+            log_event("password not changed: it was changed meanwhile", level=logging.WARNING, account=user)
             return self._form({"current": _NOT_CURRENT}, ends, status=403)
-        sessions.note("password changed", account=user)
+        log_event("password changed", account=user)
         enter(proof, cherrypy.session.remembered)
         if ends:
             sessions.end_other_sessions()
@@ -202,21 +204,21 @@ def _end(reference: str) -> bool:
     try:
         return sessions.end_session(reference)
     except sessions.CannotList as error:
-        raise cherrypy.HTTPError(404, f"One session cannot be ended here. End all others. {_cannot()}") from error
+        raise cherrypy.HTTPError(404, f"One session cannot be ended here. End all others. {_limitations()}") from error
 
 
-def _cannot() -> str:
-    facts = site.backend()
-    return facts.cannot if facts else ""
+def _limitations() -> str:
+    backend = site.backend()
+    return backend.limitations if backend else ""
 
 
-def _row(session: sessions.LiveSession) -> dict[str, Any]:
+def _row(session: LiveSession) -> dict[str, Any]:
     """Return a session as JSON has it, and the page."""
     address, browser, _ = device.of(session.values)
     return {
         "reference": session.reference,
         "started": times.iso(session.started),
-        "seen": times.iso(time.time() if session.current else session.seen),
+        "seen": times.iso(time.time() if session.current else session.last_used),
         "address": address,
         "browser": browser,
         "current": session.current,

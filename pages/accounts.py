@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import NamedTuple, ParamSpec, TypeVar
+from typing import NamedTuple
 
 import sessions
 from pages import hashes
 from pages.changes import AccountsUnavailable, Changes
 from pages.passwords import check_name, weakness
+from sessions.events import log_event
 from settings import StartError
 
 __all__ = ["Accounts", "Proof", "weakness"]
-
-P = ParamSpec("P")
-T = TypeVar("T")
 
 # Only where the hash in force is still the one that was read before: the configured one, unless a row of its seed has
 # another.
@@ -34,20 +31,6 @@ _REVOKE = """INSERT INTO accounts (name, valid_since) VALUES (:name, now() + 0.0
     ON CONFLICT (name) DO UPDATE SET valid_since = max(valid_since + 0.001, excluded.valid_since)"""
 
 _AHEAD = 60.0  # seconds that clocks may differ without a word
-
-
-def for_pages(method: Callable[P, T]) -> Callable[P, T]:
-    """Make what a page calls answer 503 where the accounts cannot; the reason is noted."""
-
-    @functools.wraps(method)
-    def call(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return method(*args, **kwargs)
-        except sessions.StoreError as error:
-            sessions.note("the accounts do not answer", level=logging.WARNING, reason=error)
-            raise sessions.StoreHTTPError(error) from error
-
-    return call
 
 
 class ReadOnly(AccountsUnavailable):
@@ -116,13 +99,14 @@ class Accounts:
         self._names = frozenset({*self._seeds, *self._unhashed})
         self._hashing = threading.Lock()
         if users and not self._changes.exists():
-            sessions.note("no password was ever changed here, or that file is lost", level=logging.WARNING, file=path)
+            log_event(
+                "no password was ever changed here, or that file is lost", level=logging.WARNING, file=path
+            )
 
     def __contains__(self, name: object) -> bool:
         """Tell whether there is an account of this name."""
         return name in self._names
 
-    @for_pages
     def verify(self, name: str, password: str) -> Proof | None:
         """Return the proof that the password is this account's, or None.
 
@@ -130,7 +114,7 @@ class Accounts:
         which accounts exist (OWASP ASVS 5.0, 6.3.8). A hash that is cheaper than those made today is replaced.
 
         Raises:
-            cherrypy.HTTPError: 503, the accounts cannot be read or too many sign in at once.
+            sessions.Unavailable: the accounts cannot be read, or too many sign in at once.
         """
         self._hash_demo_passwords()
         while True:
@@ -143,17 +127,16 @@ class Accounts:
             if self._in_force(name)[1] == hash:
                 break
         if moment > self._clock() + _AHEAD:
-            sessions.note("the last revocation is ahead of the clock", level=logging.WARNING, account=name)
+            log_event("the last revocation is ahead of the clock", level=logging.WARNING, account=name)
         return Proof(name, moment, hash)
 
-    @for_pages
     def change_password(self, proof: Proof, new: str) -> bool:
         """Make `new` the password of the account that was proved, for all processes and for good; see weakness()
         before. False: its password has changed since the proof, so nothing was changed.
 
         Raises:
             KeyError: there is no such account.
-            cherrypy.HTTPError: 503, it cannot be kept.
+            sessions.Unavailable: it cannot be kept, or too many sign in at once.
         """
         try:
             return self._changes.write(_CHANGE, self._swap(proof.user, proof.hash, self._hasher.hash(new)))
@@ -211,9 +194,9 @@ class Accounts:
             if not self._changes.write(_CHANGE, self._swap(name, old, new)):
                 return old
         except sessions.Unavailable as error:
-            sessions.note("a password hash was not renewed", level=logging.WARNING, account=name, reason=error)
+            log_event("a password hash was not renewed", level=logging.WARNING, account=name, reason=error)
             return old
-        sessions.note("a password hash was renewed", account=name)
+        log_event("a password hash was renewed", account=name)
         return new
 
     def _swap(self, name: str, old: str, new: str) -> dict[str, str]:

@@ -8,9 +8,9 @@ from typing import Any
 
 import cherrypy
 
-import sessions
 from pages import site
 from pages.cookies import Cookies
+from sessions.cookies import request_cookies
 
 HOME = "/cookie/attributes"
 
@@ -139,14 +139,14 @@ def _clear() -> None:
 
 def _noted() -> list[str]:
     """The names that the note holds, of those that exist: it comes from the browser, and may hold anything."""
-    noted = dict(sessions.request_cookies()).get(_NOTE.name, "").split(".")
+    noted = dict(request_cookies()).get(_NOTE.name, "").split(".")
     return [name for name in DEMOS if name in noted]
 
 
 def _show() -> bytes:
     site.no_store()
     cherrypy.lib.set_vary_header(cherrypy.response, "Cookie")
-    came = {name: value for name, value in sessions.request_cookies() if name in DEMOS}
+    came = {name: value for name, value in request_cookies() if name in DEMOS}
     data = {"set": _noted(), "came": came}
     lines = {name: demo.line() for name, demo in DEMOS.items()}
     return site.render("attributes.html", data, lesson=Cookies.lesson, demos=DEMOS, lines=lines, home=HOME)

@@ -14,7 +14,7 @@ import cherrypy
 
 import sessions
 from pages import site
-from sessions.settings import STORAGE_TYPES, Settings
+from sessions import options, registry
 
 _LOOK_AGAIN = 60.0  # seconds: looking for servers that are not there takes some
 
@@ -46,7 +46,8 @@ class Availability:
     def _try(self, name: str) -> str:
         """Open the store of a profile for a moment. What is wrong goes to the log: it may name paths and servers."""
         try:
-            settings = Settings.parse(self._profiles[name])
+            given = self._profiles[name]
+            settings = options.parse(given, registry.session_class(given))
             store = settings.storage_class.store_class(**dict(settings.store))
             try:
                 store.ping()
@@ -77,8 +78,10 @@ class Backends:
         """Compare the backends."""
         running = cherrypy.request.config.get("profile")
         states = self._availability.states(running)
-        backends = {
-            name: {"class": cls.__name__, "state": states.get(name, "none"), **asdict(cls.store_class.facts)}
-            for name, cls in STORAGE_TYPES.items()
-        }
+        backends = {}
+        for name in registry.BACKENDS:
+            cls = registry.backend(name)
+            backends[name] = {
+                "class": cls.__name__, "state": states.get(name, "none"), **asdict(cls.store_class.capabilities),
+            }  # fmt: skip
         return site.render("backends.html", {"running": running, "backends": backends}, lesson=self.lesson)

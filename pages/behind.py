@@ -12,7 +12,7 @@ from typing import Any
 import cherrypy
 
 from pages.source import highlighted
-from sessions.settings import Settings
+from sessions.tool import current_session
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SECRET = re.compile("secret|password|token|key|dsn")  # a dsn may hold a password; a backend of one's own, any of them
@@ -35,9 +35,10 @@ def of_request() -> dict[str, Any]:
 
 def _settings() -> str:
     """Every option of the session tool as a configuration file would have it, with its default if it is not there."""
-    settings: Settings | None = getattr(cherrypy.serving.request, "session_settings", None)
-    if settings is None:
+    session = current_session()
+    if session is None:
         return _OFF
+    settings = session.settings
     common = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "store"}
     common["storage_class"] = settings.storage_class.__name__
     common["accounts"] = common["accounts"] and "(the accounts of the site)"

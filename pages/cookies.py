@@ -9,6 +9,8 @@ import cherrypy
 
 import sessions
 from pages import origin, site
+from sessions.cookies import request_cookies
+from sessions.tool import cookie_name
 
 MAX_BYTES = 4096
 """What browsers take for the name and the value together (RFC 6265bis section 5.6); above it they drop the cookie."""
@@ -55,8 +57,8 @@ class Cookies:
     @cherrypy.tools.allow(methods=["GET"])
     def read(self) -> bytes:
         """List the cookies of this request. The session's own shows a reference: its value is as good as a key."""
-        own = sessions.cookie_name()
-        cookies = [(name, site.shown_cookie(name, value)) for name, value in sessions.request_cookies()]
+        own = cookie_name()
+        cookies = [(name, site.shown_cookie(name, value)) for name, value in request_cookies()]
         site.no_store()
         first: dict[str, str] = {}  # of each name: the cookie with the longest path comes first (RFC 6265 section 5.4)
         for name, value in cookies:
@@ -70,7 +72,7 @@ class Cookies:
         name = site.text_field("name", name)
         if not name:
             raise cherrypy.HTTPError(400, "Say which cookie to delete: send its name as name=.")
-        if name == sessions.cookie_name():
+        if name == cookie_name():
             sessions.expire()
         else:
             morsel = expired_cookie(name)
@@ -122,7 +124,7 @@ def check_name(name: str) -> None:
         raise cherrypy.HTTPError(
             400, f"'{name}' is the name of a cookie's attribute, and cannot be its own. Choose another name."
         )
-    if name == sessions.cookie_name():
+    if name == cookie_name():
         raise cherrypy.HTTPError(
             400,
             f"'{name}' is the cookie of your session. If a link could set it, whoever made the link would know your "

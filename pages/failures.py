@@ -12,8 +12,8 @@ from typing import Any, ClassVar
 import cherrypy
 from cherrypy._cpreqbody import process_multipart_form_data, process_urlencoded
 
-import sessions
 from pages.site import render
+from sessions import tool
 
 _ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
 
@@ -65,7 +65,7 @@ def error_page(status: str, message: str, traceback: str, version: str) -> bytes
         return f"{status}\n{title}. {advice}\n".encode()
 
 
-class Request(sessions.LenientRequest):
+class Request(tool.Request):
     """A request to this site.
 
     One that is refused while CherryPy still reads its headers has no configuration yet and asks its class for the error

@@ -8,9 +8,9 @@ import math
 import cherrypy
 from cherrypy.lib.httputil import parse_query_string
 
-import sessions
 from pages.accounts import Accounts, Proof
 from pages.throttle import Throttle
+from sessions.events import log_event
 
 _NOT_IN_ADDRESSES = ("username", "password", "current", "new", "again")
 
@@ -45,14 +45,14 @@ class Gate:
 
         Raises:
             TooManyTries: 429, nothing was checked.
-            cherrypy.HTTPError: 503, the accounts do not answer; it does not count as a try.
+            sessions.Unavailable: the accounts do not answer; it does not count as a try. The page is a 503.
         """
         address = cherrypy.serving.request.remote.ip
         # People type their password as the name at times: only a name that exists may stand in the log.
         account = name if name in self._accounts else "(unknown)"
         wait = self._throttle.attempt(name, address)
         if wait:
-            sessions.note("sign-in refused: too many tries", level=logging.WARNING, account=account)
+            log_event("sign-in refused: too many tries", level=logging.WARNING, account=account)
             raise TooManyTries(wait)
         try:
             proof = self._accounts.verify(name, password)
@@ -62,7 +62,7 @@ class Gate:
         if proof:
             self._throttle.succeeded(name, address)
         else:
-            sessions.note("sign-in refused: wrong name or password", level=logging.WARNING, account=account)
+            log_event("sign-in refused: wrong name or password", level=logging.WARNING, account=account)
         return proof
 
 

@@ -6,6 +6,7 @@ import cherrypy
 
 import sessions
 from pages import site
+from sessions.registry import registry
 
 
 class Health:
@@ -21,7 +22,8 @@ class Health:
         profile = cherrypy.request.config.get("profile")
         error = "The site is about to stop." if cherrypy.engine.state is cherrypy.engine.states.STOPPING else None
         try:
-            sessions.ping(cherrypy.request.app)
+            for store in registry.stores(cherrypy.request.app):
+                store.ping()
         except sessions.StoreError:
             error = "The session store does not answer."
             cherrypy.log(error, context="HEALTH", severity=40, traceback=True)

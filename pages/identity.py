@@ -6,6 +6,8 @@ import cherrypy
 
 import sessions
 from pages import site
+from sessions.cookies import request_cookies
+from sessions.tool import cookie_name, reference
 
 _KEPT = "kept"
 
@@ -41,8 +43,8 @@ class Identity:
     def index(self) -> bytes:
         """Show the reference of the number. Asking for it stores nothing: it is new each time, until it is needed."""
         site.no_store()
-        sent = any(name == sessions.cookie_name() for name, _ in sessions.request_cookies())
-        known = {"reference": sessions.reference(cherrypy.session.id), "kept": bool(cherrypy.session.keys())}
+        sent = any(name == cookie_name() for name, _ in request_cookies())
+        known = {"reference": reference(cherrypy.session.id), "kept": bool(cherrypy.session.keys())}
         return site.render("session.html", known, lesson=self.lesson, sent=sent)
 
     @cherrypy.expose

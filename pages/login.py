@@ -7,10 +7,10 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import cherrypy
 
-import sessions
 from pages import device, origin, site, times
 from pages.accounts import Proof
 from pages.gate import Gate, refuse_passwords_in_address
+from sessions.events import log_event
 
 HOME = "/account"
 
@@ -50,7 +50,7 @@ class Login:
         if not proof:
             return self._form(target, username, stays, error="That name and password do not go together.")
         enter(proof, stays)
-        sessions.note("sign-in", account=username)
+        log_event("sign-in", account=username)
         site.redirect(target)
 
     def _form(self, target: str, username: str = "", stays: bool = False, error: str = "") -> bytes:
@@ -87,7 +87,7 @@ class Logout:
         user = cherrypy.session.user
         cherrypy.session.sign_out()
         if user:
-            sessions.note("sign-out", account=user)
+            log_event("sign-out", account=user)
         cherrypy.response.headers["Clear-Site-Data"] = '"cache", "storage"'
         site.redirect("/")
 
@@ -116,6 +116,6 @@ def local_path(path: str) -> str:
 
 
 def _how_long_one_stays() -> str:
-    limits = cherrypy.session.when_remembered
+    limits = cherrypy.session.settings.when_remembered
     idle = f"For {times.duration(limits.timeout * 60)} after your last visit"
     return f"{idle}, {times.duration(limits.lifetime * 60)} at most" if limits.lifetime else idle

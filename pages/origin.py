@@ -8,7 +8,7 @@ import re
 
 import cherrypy
 
-import sessions
+from sessions.events import log_event
 
 THROUGH_A_PROXY = "site.through_a_proxy"  # in the environ of WSGI; server.TrustedProxy sets it
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1
@@ -59,7 +59,7 @@ def same_origin() -> None:
 def own_pages_only(message: str) -> None:
     """Refuse, with 403 and the message, what a page of another site has sent, by whatever method."""
     if from_another_site():
-        sessions.note("cross-site request refused", level=logging.WARNING)
+        log_event("cross-site request refused", level=logging.WARNING)
         raise cherrypy.HTTPError(403, message)
 
 

@@ -18,6 +18,8 @@ from markupsafe import Markup, escape
 
 import sessions
 from pages.source import highlighted, solution
+from sessions.registry import cookie_names, registry
+from sessions.tool import cookie_name, reference
 
 # Merged into a page's `_cp_config`: /counter answers as it stands instead of redirecting to /counter/.
 NO_SLASH = {"tools.trailing_slash.on": False}
@@ -77,9 +79,10 @@ def typed(command: str) -> Markup:
     return highlighted(command, "bash").replace("SITE", escape(base()))
 
 
-def backend() -> sessions.Facts | None:
+def backend() -> sessions.Capabilities | None:
     """Return what the backend that keeps the sessions here says of itself."""
-    return sessions.describe(cherrypy.request.app)
+    stores = registry.stores(cherrypy.request.app)
+    return stores[0].capabilities if stores else None
 
 
 _loader = jinja2.FileSystemLoader([Path(__file__).resolve().parent.parent / "templates"])
@@ -113,7 +116,7 @@ def slot() -> Markup:
 
 
 _templates.globals.update(url=url, base=base, navigation=lessons, lesson_at=lesson_at, backend=backend, slot=slot)
-_templates.globals.update(typed=typed, solution=solution, cookie_name=sessions.cookie_name)
+_templates.globals.update(typed=typed, solution=solution, cookie_name=cookie_name)
 
 
 def wants_json() -> bool:
@@ -173,11 +176,11 @@ def text_field(name: str, value: object) -> str:
 
 def shown_cookie(name: str, value: str) -> str:
     """Return the value of a cookie as it may be shown: that of a session is as good as a key, and has a reference."""
-    if name not in sessions.cookie_names():
+    if name not in cookie_names():
         return value
-    return f"(hidden; reference {sessions.reference(value.partition('.')[0])})"
+    return f"(hidden; reference {reference(value.partition('.')[0])})"
 
 
 def session_reference() -> str | None:
     """Return the short masked reference of the visitor's session, or None when it holds nothing."""
-    return sessions.reference(cherrypy.session.id) if list(cherrypy.session.keys()) else None
+    return reference(cherrypy.session.id) if list(cherrypy.session.keys()) else None

@@ -1,7 +1,7 @@
 """The X-ray: what a request did to its cookies and its session, shown under the page that it answered with.
 
 The session is saved after the page has been made. So the template leaves a slot, and the tool fills it when the session
-has been saved, let go, and its cookie set. What it knows of the session are the events that `sessions` publishes.
+has been saved and unlocked, and its cookie set. What it knows of the session are the events that `sessions` publishes.
 
 It exists only on a site in development (development.py turns it on), and shows itself to nobody but this machine's
 users: who looks over a visitor's shoulder could read the session there.
@@ -19,10 +19,10 @@ import cherrypy
 import sessions
 from pages import behind, origin, picture, site
 
-_MOST_STEPS = 300  # of one request; a page that lets its session go and takes it again may have any number
+_MOST_STEPS = 300  # of one request; a page that unlocks its session and locks it again may have any number
 _MOST_BEFORE = 100  # redirects that are remembered until the page they lead to is shown
 
-_before: OrderedDict[str, dict[str, Any]] = OrderedDict()  # by the key of the session, until the page asks for it
+_before: OrderedDict[str, dict[str, Any]] = OrderedDict()  # by the hash of the session's id, until it is shown
 _mutex = threading.Lock()
 
 
@@ -39,7 +39,7 @@ class XRay(cherrypy.Tool):
     """`cherrypy.tools.xray`."""
 
     def __init__(self) -> None:
-        super().__init__("before_finalize", fill, name="xray", priority=90)  # the session is saved at 60
+        super().__init__("before_finalize", fill, name="xray", priority=95)  # the session is saved at 90
 
     def _setup(self) -> None:
         # After tools.proxy (at 30): before it, whoever comes through a proxy on this machine seems to be on it.
@@ -62,7 +62,8 @@ def fill() -> None:
     """Put the X-ray into the slot of the page; of a redirect, keep it for the page that it leads to."""
     response = cherrypy.serving.response
     session = getattr(cherrypy.serving, "session", None)
-    key = session.claimed_key if isinstance(session, sessions.Session) else ""
+    # The hash of the id, which each key ends with: where the cookie is the store, the rest changes with each save.
+    key = session.claimed_key[-64:] if isinstance(session, sessions.Session) else ""
     if 300 <= int(str(response.status or 200)[:3]) < 400:
         _keep(key, picture.of_request())
     elif _is_page(response) and site.SLOT in (body := response.collapse_body()):

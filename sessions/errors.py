@@ -8,21 +8,15 @@ class SessionError(Exception):
 
 
 class StoreError(SessionError):
-    """A store could not do what was asked; nothing was changed. A page answers 503.
+    """A store could not do what was asked, and nothing was changed."""
 
-    Attributes:
-        status: what a page answers.
-        public: a sentence that may be shown to a visitor; the exception's own text is for the log.
-        retry_after: seconds after which trying again makes sense (RFC 9110 section 10.2.3).
-    """
-
-    status = 503
-    public = "The session store does not answer. Please try again in a moment."
-    retry_after = 5
+    status = 503  # of the answer
+    public = "The session store does not answer. Please try again in a moment."  # the exception's text is for the log
+    retry_after = 5  # seconds (RFC 9110 section 10.2.3)
 
 
 class Unavailable(StoreError):
-    """The store did not answer, or not in bounded time. Never to be taken for "the session is missing"."""
+    """The store did not answer in bounded time. Never to be taken for "the session is missing"."""
 
 
 class LockTimeout(StoreError):
@@ -33,13 +27,7 @@ class LockTimeout(StoreError):
 
 
 class TooLarge(StoreError):
-    """The values of a session are more than the backend can keep. The stored session stays as it was.
-
-    Args:
-        size: bytes they would take.
-        limit: bytes there is room for.
-        what: what is limited.
-    """
+    """The values of a session are more than the backend can keep. The stored session stays as it was."""
 
     status = 413
     public = "This is more than your session can keep. Nothing was changed: please send less."
@@ -48,8 +36,12 @@ class TooLarge(StoreError):
         super().__init__(f"{what} of {size} bytes is more than the {limit} bytes there is room for")
 
 
-class Unreadable(SessionError, ValueError):
-    """A stored record is torn, flipped or foreign. The store sets it aside; the visitor gets a fresh session."""
+class CorruptRecord(SessionError, ValueError):
+    """A stored record is torn, flipped or foreign. It is quarantined; the visitor gets a fresh session."""
+
+
+class UnreadableValue(SessionError, ValueError):
+    """A stored value is whole, but this machine cannot make it: a time zone whose data is missing here, for one."""
 
 
 class UnstorableValue(SessionError, TypeError):
@@ -61,13 +53,12 @@ class SessionClosed(SessionError, RuntimeError):
 
 
 class ConfigError(SessionError, ValueError):
-    """An option is unknown, missing or has a value it cannot have. One line that names it and what to do."""
+    """An option is unknown, missing or malformed. One line that names it and what to do."""
 
 
 class CannotList(SessionError, NotImplementedError):
-    """The backend cannot list the sessions of a user, or of all; the message says why. Never "there are none"."""
+    """The backend cannot list the sessions of a user, or of everybody. Never to be taken for "there are none"."""
 
 
-class CannotCount(NotImplementedError, TypeError):
-    """The backend cannot count its sessions. It is a TypeError too, because `list(cherrypy.session)` asks for the
-    length as a hint, and goes on without one only after a TypeError."""
+class CannotCount(SessionError, NotImplementedError):
+    """The backend cannot count its sessions."""

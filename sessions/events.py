@@ -1,80 +1,154 @@
-"""What happens to sessions, step by step, for whoever wants to watch: a page that teaches, a trace, a meter.
+"""What happens to sessions, told to whoever subscribes: a page that teaches, a meter, the log.
 
-    def show(event):
-        print(event.name, event.details)
+A subscriber is called in the thread of the request, while the session may be locked: it has to be quick, and must not
+use the session.
 
-    sessions.subscribe(show)
-
-A watcher is called in the thread of the request, while the session may be locked: it has to be quick, and must not use
-the session. While there is none, a step costs one look at an empty list.
-
-    cookie     the browser's cookie was read            sent, well_formed
-    asked      the session was asked for
-    queued     another request of this process has it   ahead: how many come before
-    trip       one round trip to a server               to, what
-    locked     nobody else can use it now
-    loaded     its record is here                       record, locked
-    unknown    the store has no such live session       why
-    compared   with what was loaded                     changed
-    saved      a record was stored                      record, how: created, changed, renewed, moved
-    unsaved    nothing was stored                       why
-    failed     the store could not do what was asked    why
-    deleted    what was stored is destroyed
-    unlocked   others can use it
-    told       the answer sets the browser's cookie     how: new, renewed, expired
+    cookie       the browser's cookie was read                    sent, well_formed
+    asked        the session was asked for
+    queued       another request of this process has it           ahead: how many come before
+    trip         one round trip to a server                       to, what
+    locked       nobody else can use it now
+    loaded       its record is here                               record, locked
+    malformed    what the browser sent is no id
+    unknown      the store has no such live session               why
+    expired      it has come to its end                           record
+    revoked      its account has ended it                         record
+    quarantined  its record could not be read                     why
+    compared     with what was loaded                             changed
+    saved        a record was stored                              record, how: created, changed, renewed, moved
+    moved        it has a new id                                  account, before: reference under the old id
+    unsaved      nothing was stored                               why
+    lost         nothing was stored: it was deleted meanwhile
+    failed       the store could not do what was asked            why
+    deleted      what was stored is destroyed                     account
+    ended        another session or an operator ended it          account
+    ended_all    an account has ended all of its sessions         account
+    unlocked     others can use it
+    cookie_set   the answer sets the browser's cookie             how: new, renewed, expired
+    insecure     a Secure cookie was set on plain http
 """
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import cherrypy
+
+from .record import reference
+
 log = logging.getLogger("sessions")
+
+_BREAKS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")  # also what a terminal would obey (ASVS 16.4.1)
+_PLAIN = re.compile(r"[\w.:@+/-]{1,200}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One step.
+    """One thing that happened."""
 
-    Attributes:
-        name: one of the words above.
-        at: when it had happened, in seconds of `time.perf_counter()`.
-        key: of the session, as the store knows it; empty where there is none.
-        details: what the table above lists. Nothing in them opens a session, but a `record` holds its values.
-    """
-
-    name: str
-    at: float
-    key: str
-    details: Mapping[str, Any]
+    name: str  # one of the words above
+    at: float  # seconds of `time.perf_counter()`
+    key: str  # of the session, as the store knows it; empty where there is none
+    details: Mapping[str, Any]  # as above; nothing in them opens a session, but a `record` holds its values
 
 
-Watcher = Callable[[Event], None]
+Subscriber = Callable[[Event], None]
 
-watchers: list[Watcher] = []
-"""Who watches. Look here before calling `publish`: putting an event together costs more than the look."""
-
-
-def subscribe(watcher: Watcher) -> None:
-    """Call `watcher` at each step of every session of this process. Doing it again does nothing more."""
-    if watcher not in watchers:
-        watchers.append(watcher)
+# What each request does. Putting these events together would cost it as much as its lock: look at `watchers`, those who
+# subscribe to any of them, before publishing one. Other events are published unasked.
+STEPS = frozenset("cookie asked locked loaded compared saved unsaved unlocked trip cookie_set".split())
+watchers: list[Subscriber] = []
+_subscriptions: list[tuple[Subscriber, frozenset[str]]] = []
 
 
-def unsubscribe(watcher: Watcher) -> None:
-    """Stop calling `watcher`, if it is called at all."""
-    if watcher in watchers:
-        watchers.remove(watcher)
+def subscribe(subscriber: Subscriber, *names: str) -> None:
+    """Call `subscriber` at each event of this process, or at those of these names. Calling again replaces the names."""
+    unsubscribe(subscriber)
+    _subscriptions.append((subscriber, frozenset(names)))
+    if not names or not STEPS.isdisjoint(names):
+        watchers.append(subscriber)
+
+
+def unsubscribe(subscriber: Subscriber) -> None:
+    """Stop calling `subscriber`."""
+    _subscriptions[:] = [one for one in _subscriptions if one[0] != subscriber]
+    watchers[:] = [one for one in watchers if one != subscriber]
 
 
 def publish(name: str, key: str = "", **details: Any) -> None:
-    """Tell all watchers. One that fails is logged and harms nobody: it may only watch."""
-    event = Event(name, time.perf_counter(), key, details)
-    for watcher in tuple(watchers):
-        try:
-            watcher(event)
-        except Exception:
-            log.exception("a watcher of sessions failed at %r", name)
+    """Tell the subscribers. One that fails is logged and harms nobody: it may only watch."""
+    event = None
+    for subscriber, names in tuple(_subscriptions):
+        if not names or name in names:
+            event = event or Event(name, time.perf_counter(), key, details)
+            try:
+                subscriber(event)
+            except Exception:
+                log.exception("a subscriber of sessions failed at %r", name)
+
+
+# ---------------------------------------------------------------- the log
+
+# The events that stand in the log, for those who have to find out later what happened (ASVS 16.2 and 16.3).
+LOGGED = {
+    "malformed": "malformed id presented",
+    "unknown": "unknown id presented",
+    "expired": "session has expired",
+    "revoked": "session was revoked",
+    "lost": "session was deleted meanwhile; nothing was saved",
+    "moved": "session has moved to a new id",
+    "deleted": "session was ended",
+    "ended": "session was ended from elsewhere",
+    "ended_all": "all sessions of the account were revoked",
+    "quarantined": "unreadable record of session quarantined",
+    "insecure": "a Secure cookie was set on plain http, and browsers drop it there: serve the site by https, and "
+    "behind a proxy turn tools.proxy on",
+}
+
+
+def write_to_log(event: Event) -> None:
+    """Log an event: the subscriber that `sessions.install()` adds."""
+    fields = dict(event.details)
+    if "record" in fields:
+        fields["account"] = fields.pop("record").user
+    if event.name not in LOGGED:
+        fields["step"] = event.name
+    level = logging.WARNING if event.name in ("quarantined", "insecure") else logging.INFO
+    log_event(LOGGED.get(event.name, "step of a session"), event.key, level=level, **fields)
+
+
+def log_event(event: str, key: str = "", *, level: int = logging.INFO, **fields: object) -> None:
+    """Log an event in one line: `sign-in account=ada address=192.0.2.7 session=3d2e6796`.
+
+    The event is a few fixed words, nothing that a visitor sent, and no field an id or a password. The session is that
+    of the request unless there is a `key`.
+    """
+    if key:
+        fields["session"] = reference(key)
+    log.log(level, "%s", event, extra={"fields": fields})
+
+
+class SingleLineFilter(logging.Filter):
+    """Completes each line of the log: its fields, and those of the request in which it was written."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        request = cherrypy.serving.request
+        fields = {"address": request.remote.ip} if request.app else {}  # None in a thread of the package's own
+        if (session := getattr(request, "session", None)) is not None:
+            fields |= session.known
+        fields |= record.__dict__.pop("fields", {})
+        told = "".join(f" {name}={as_word(v)}" for name, v in sorted(fields.items()) if v not in (None, ""))
+        record.msg, record.args = _BREAKS.sub(" ", record.getMessage()) + told, ()
+        return True
+
+
+def as_word(value: object) -> str:
+    """Return a value as one word of a line: quoted, its control characters escaped, unless it is a plain word."""
+    text = str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text[:200])

@@ -1,18 +1,10 @@
-"""Fair, counted, per-key locks for the threads of one process.
+"""Fair locks by key for the threads of one process, and how many threads may wait for them.
 
 Every backend waits here first: of all the threads that want one session, a single one goes on to the file, the
 server or the database. So nobody polls against a neighbour thread and no waiting thread holds a connection.
 
-`threading.Lock` per key was the simpler way. It is not fair (a thread that releases and takes again usually wins over
-one that has waited for seconds), and the table of locks either grows with every session ever seen or is cleaned by
-guessing who still needs an entry. Here an entry exists exactly while its key is held.
-
-Between processes there is no queue, so the threads of one go through in rounds. The first of a round lets those go
-ahead who wait in other processes already, and takes the lock that all of them see. It is then passed on within the
-process to those who waited by then; whoever came later belongs to the next round. Two simpler ways failed. Where the
-lock went to the next thread as long as anybody waited, a visitor at another process waited for ten turns and more.
-Where it was let go at each turn, other processes broke into the rounds by chance, and each time waited some
-milliseconds for it.
+A `threading.Lock` for each key is not fair (a thread that releases and takes again usually wins over one that has
+waited for seconds), and a table of them grows, or is cleaned by guessing. Here an entry exists while its key is held.
 """
 
 from __future__ import annotations
@@ -22,29 +14,25 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
-from .errors import LockTimeout
-from .events import publish, watchers
+import cherrypy
 
-MAX_WAITING = 100
-"""Threads of this process that may wait for sessions at once; one more is refused at once. It bounds what a visitor
-who opens a thousand requests on one busy session can cost everybody else."""
+from .errors import LockTimeout, Unavailable
+from .events import log, publish
 
-MAX_WAITING_FOR_ONE = 40
-"""Of these, how many may wait for one session: the rest is for everybody else's."""
+MAX_WAITING = 100  # threads that wait for sessions at once: what a visitor with a thousand requests can cost others
+MAX_WAITING_FOR_ONE = 40  # of these, how many may wait for one session: the rest is for everybody else's
+_FIRST_PAUSE, _SHORT_PAUSE, LONGEST_PAUSE = 0.001, 0.002, 0.02  # seconds between two tries for an outer lock
+IDLE_SECONDS = 10.0  # without a waiting thread, before the threads that were added for them go
 
 
 class Waiting:
-    """How many threads wait for a session right now, whichever store they wait in.
-
-    `changed` (if somebody sets it) is called with the new number after each change; it must return quickly.
-    """
+    """How many threads wait for a session right now, whichever store they wait in."""
 
     def __init__(self, limit: int = MAX_WAITING) -> None:
-        self.limit = limit
-        self.count = 0
-        self.changed: Callable[[int], None] | None = None
+        self.limit, self.count = limit, 0
+        self.changed: Callable[[int], None] | None = None  # called with the new number; it must return quickly
         self._mutex = threading.Lock()
 
     def _add(self, n: int) -> None:
@@ -58,11 +46,7 @@ class Waiting:
 
     @contextmanager
     def one_more(self) -> Iterator[None]:
-        """Count this thread as waiting.
-
-        Raises:
-            LockTimeout: as many threads as may are waiting already.
-        """
+        """Count this thread as waiting, or raise LockTimeout if as many as may are already."""
         self._add(1)
         try:
             yield
@@ -70,145 +54,171 @@ class Waiting:
             self._add(-1)
 
 
-waiting = Waiting()
-"""The one count of this process."""
+waiting = Waiting()  # the one count of this process
 
 
 class _Waiter:
-    """A thread in the queue; its gate opens when the key has been handed to it."""
+    """A thread in the queue."""
 
-    __slots__ = ("gate", "owns")
+    __slots__ = ("event", "granted", "refusal")
 
     def __init__(self) -> None:
-        self.gate = threading.Lock()
-        self.gate.acquire()
-        self.owns = False
-
-
-class Lock(Protocol):
-    """A lock that other processes see."""
-
-    def close(self) -> None:
-        """Let go of it."""
+        self.event = threading.Lock()  # opens when the wait is over
+        self.event.acquire()
+        self.granted = False  # whether the key was handed to the thread
+        self.refusal: Unavailable | None = None  # why it will not be
 
 
 class _Queue(deque[_Waiter]):
-    """Who waits for a key that is held."""
-
-    turns = 0  # how many of them belong to this round
-    passed: Lock | None = None  # what the next one gets from the one before
+    turns = 0  # of threads that were handed the key since nobody waited for it
 
 
 class FairLocks:
-    """Locks by key, first come first served."""
+    """Locks by key, first come first served. With `stand_back`, every 16th thread in a row waits for a moment before it
+    goes on: other processes would else find the outer lock free only by chance (see `poll`)."""
 
-    def __init__(self) -> None:
+    def __init__(self, stand_back: bool = False) -> None:
+        self._stand_back = stand_back
         self._mutex = threading.Lock()
-        self._queues: dict[str, _Queue] = {}  # a key is here while it is held
+        self._queues: dict[str, _Queue | None] = {}  # a key is here while it is held; None: nobody waits
 
     def __len__(self) -> int:
-        """How many keys are held."""
+        """Return how many keys are held."""
         return len(self._queues)
 
-    def acquire(self, key: str, timeout: float) -> None:
-        """Take the lock of `key`, waiting at most `timeout` seconds.
+    def acquire(self, key: str, timeout: float) -> float:
+        """Take the lock of `key`, waiting at most `timeout` seconds. Return the seconds that are left.
 
         Raises:
             LockTimeout: it was not free in time, or too many threads wait already.
+            Unavailable: the holder found that the store does not answer; see `refuse`.
         """
         with self._mutex:
-            queue = self._queues.get(key)
+            if key not in self._queues:
+                self._queues[key] = None
+                return timeout
+            queue = self._queues[key]
             if queue is None:
-                self._queues[key] = _Queue()
-                return
+                queue = self._queues[key] = _Queue()
             if len(queue) >= MAX_WAITING_FOR_ONE:
                 raise LockTimeout(f"{len(queue)} requests are waiting for this session already")
             waiter = _Waiter()
             queue.append(waiter)
             ahead = len(queue)
-        if watchers:
-            publish("queued", key, ahead=ahead)
+        end = time.monotonic() + timeout
+        publish("queued", key, ahead=ahead)
         try:
             with waiting.one_more():
-                waiter.gate.acquire(timeout=max(timeout, 0))
+                waiter.event.acquire(timeout=max(timeout, 0))
         except BaseException:
             if self._leave(key, waiter):  # handed over just as this thread was refused
                 self.release(key)
             raise
         if not self._leave(key, waiter):
-            raise LockTimeout(f"the session was locked by another request for {timeout:.3g} seconds")
+            raise waiter.refusal or LockTimeout(f"the session was locked by another request for {timeout:.3g} seconds")
+        if self._stand_back and queue.turns % 16 == 0:
+            time.sleep(2 * _SHORT_PAUSE)
+        return end - time.monotonic()
 
     def _leave(self, key: str, waiter: _Waiter) -> bool:
-        """Whether `waiter` was handed the key; if not, it stops queueing. The mutex decides a photo finish."""
+        """Return whether `waiter` was handed the key; if not, it stops queueing. The mutex decides a photo finish."""
         with self._mutex:
-            if not waiter.owns:
-                self._queues[key].remove(waiter)
-            return waiter.owns
+            queue = self._queues.get(key)
+            if not waiter.granted and queue and waiter in queue:
+                queue.remove(waiter)
+            return waiter.granted
 
     def try_acquire(self, key: str) -> bool:
-        """Take the lock of `key` if nobody has it; never waits."""
+        """Take the lock of `key` if nobody has it, without waiting. Return whether it was free."""
         with self._mutex:
             if key in self._queues:
                 return False
-            self._queues[key] = _Queue()
+            self._queues[key] = None
             return True
 
-    def begin_round(self, key: str) -> None:
-        """The holder of `key` has the lock that other processes see. Those who wait now may have it next."""
-        queue = self._queues[key]
-        queue.turns = len(queue)
-
-    def pass_on(self, key: str, lock: Lock) -> bool:
-        """Leave that lock to the next thread, before `release`. False if there is none in this round."""
-        queue = self._queues[key]
-        if not queue or not queue.turns:
-            return False
-        queue.turns -= 1
-        queue.passed = lock
-        return True
-
-    def passed(self, key: str) -> Any:
-        """The lock that was left to the holder of `key`; None if it has to take one, as the first of a round."""
-        queue = self._queues[key]
-        passed, queue.passed = queue.passed, None
-        return passed
+    def refuse(self, key: str, error: Unavailable) -> None:
+        """Let those who wait for `key` fail with the error that its holder has met. Each would wait as long as the
+        holder has before it knew, and the last of many for a multiple of it."""
+        with self._mutex:
+            queue, self._queues[key] = self._queues[key], None
+            for waiter in queue or ():
+                waiter.refusal = Unavailable(*error.args)  # each thread raises one of its own
+                waiter.event.release()
 
     def release(self, key: str) -> None:
         """Hand the lock of `key` to the thread that has waited longest, or forget the key."""
         with self._mutex:
             queue = self._queues[key]
-            waiter = queue.popleft() if queue else None
-            if waiter:
-                waiter.owns = True
-                waiter.gate.release()
-            else:
+            if not queue:
                 del self._queues[key]
-        if not waiter:
-            if queue.passed:  # to somebody who has stopped waiting meanwhile
-                queue.passed.close()
-            return
+                return
+            waiter = queue.popleft()
+            waiter.granted = True
+            queue.turns += 1
+            waiter.event.release()
         time.sleep(0)  # let it run now: it would get the interpreter only when this thread has sent its whole answer
 
 
-def poll(attempt: Callable[[], bool], timeout: float, what: str) -> None:
+def poll(attempt: Callable[[], bool | None], timeout: float, what: str) -> None:
     """Repeat `attempt` until it is true, for locks that other processes hold and that cannot be waited for otherwise.
 
-    Each pause is an eighth of the time waited so far, so that little is lost when the lock is free, within half a
-    millisecond and twenty: under one percent of a core for a wait of seconds. Only the one thread that won the lock of
-    the process polls.
+    The pauses grow from one millisecond to twenty: little is lost when the lock is free soon, and a wait of seconds
+    takes under one percent of a core. Where it answers None, the lock has changed hands since the last try: it is free
+    for moments only then, between two threads of another process, so tries become more frequent.
 
     Raises:
         LockTimeout: `attempt` stayed false for `timeout` seconds; the message says `what` was waited for.
     """
     if attempt():
         return
-    began = now = time.monotonic()
+    end, pause, longest = time.monotonic() + timeout, _FIRST_PAUSE, LONGEST_PAUSE
     with waiting.one_more():
-        while True:
-            left = began + timeout - now
-            if left <= 0:
-                raise LockTimeout(f"{what} was locked by another process for {timeout:.3g} seconds")
-            time.sleep(min(max((now - began) / 8, 0.0005), 0.02, left))
-            if attempt():
+        while (left := end - time.monotonic()) > 0:
+            time.sleep(min(pause, left))
+            got = attempt()
+            if got:
                 return
-            now = time.monotonic()
+            if got is None:
+                longest = _SHORT_PAUSE
+            pause = min(pause * 1.25, longest)
+    raise LockTimeout(f"{what} was locked by another process for {timeout:.3g} seconds")
+
+
+class ThreadPoolScaler:
+    """Lets the thread pool of `cherrypy.server` grow while its threads wait for sessions (rule 6): ten requests on one
+    session whose page is slow, and a pool of ten has nobody left for other visitors."""
+
+    def __init__(self) -> None:
+        self._wake = threading.Event()
+        self._stopped = False
+
+    def start(self) -> None:
+        """Begin to watch. Does nothing under a server of another make."""
+        pool = getattr(cherrypy.server.httpserver, "requests", None)
+        if hasattr(pool, "grow") and hasattr(pool, "shrink"):
+            self._stopped = False
+            threading.Thread(target=self._run, args=(pool,), name="session thread pool", daemon=True).start()
+            waiting.changed = lambda count: self._wake.set()
+
+    def stop(self) -> None:
+        """Stop watching; the server ends its threads itself."""
+        waiting.changed = None
+        self._stopped = True
+        self._wake.set()
+
+    def _run(self, pool: Any) -> None:
+        added = 0
+        while not self._stopped:
+            woken = self._wake.wait(IDLE_SECONDS if added else None)
+            self._wake.clear()
+            wanted = -(-waiting.count // pool.min) * pool.min  # by whole pools: growing sleeps 0.1 s each time
+            try:
+                if wanted > added:
+                    pool.grow(wanted - added)
+                    added = wanted
+                elif added and not woken and not wanted:
+                    pool.shrink(0)  # forgets those that ended meanwhile, whom cheroot would count against these
+                    pool.shrink(added)
+                    added = 0
+            except RuntimeError:  # the system gives no more threads; those that are there go on, and so does this one
+                log.exception("the pool of worker threads could not grow")

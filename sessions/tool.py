@@ -1,235 +1,385 @@
-"""The CherryPy tool: where in the life of a request a session is made, saved and let go.
+"""The CherryPy tool: where in a request a session begins, is saved and ends, and what the browser is told.
 
-    before all hooks       _begin    makes the Session object; the store is not asked
-    before_request_body    _lock     with locking='early' only
-    handler                          the first access locks and loads it
-    before_finalize        save      saves it if it changed, lets go, sets the cookie
-    on_end_resource                  saves it before an internal redirect, which goes another way
-    before_error_response  fail      the handler failed: lets go without saving
-    after_error_response   tell      sets the cookie that was due all the same
-    on_end_request         end       once more, for whatever went another way
+    before all hooks       _setup     makes the Session object; the store is not asked
+    before_request_body               locks it, with locking='early' only
+    handler                           the first access locks and loads it
+    before_finalize        save       saves it if it changed, unlocks, sets the cookie (at 90: after hooks of the site)
+    an InternalRedirect               saves it: that goes another way
+    the handler fails      fail       unlocks without saving; sets the cookie that was due all the same
+    on_end_request         close      unlocks what a streamed body has left locked
+
+The stores raise `StoreError`s, which know nothing of HTTP. `Request` and the hooks turn them into answers.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
-from contextlib import AbstractContextManager
-from functools import partial
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, suppress
+from functools import cached_property
 from typing import Any
 
 import cherrypy
 import cherrypy.lib.sessions
-from cherrypy._cprequest import Hook
+from cherrypy._cprequest import Hook, HookMap
 from cherrypy.lib import is_iterator
 
 from . import compat
-from .cookies import request_cookies
-from .errors import ConfigError, SessionError
-from .events import publish, watchers
-from .resolve import resolve
-from .response import tell_browser
-from .session import Session
-from .settings import Settings, check_names, is_cherrypy_class
+from .cookies import RequestCookies, cookie_header, is_cookie_path, is_https, set_cookie
+from .errors import CannotList, ConfigError, SessionError, StoreError, TooLarge
+from .events import LOGGED, SingleLineFilter, log, publish, subscribe, watchers, write_to_log
+from .locks import ThreadPoolScaler
+from .options import Settings
+from .record import reference as reference_of_key
+from .registry import check_names, close_stores, is_cherrypy_class, open_all, registry
+from .session import CLAIMED, Session
 from .store import Store
+from .users import ActiveSessions, LiveSession, revoke
+
+# ---------------------------------------------------------------- what a failing store answers
+
+
+class StoreHTTPError(cherrypy.HTTPError):
+    """The answer of a page whose store could not do what it asked: 503 with Retry-After, or 413."""
+
+    def __init__(self, error: StoreError) -> None:
+        super().__init__(error.status, error.public)
+        self.__cause__ = error
+        self.retry_after = error.retry_after
+        level = logging.INFO if isinstance(error, TooLarge) else logging.WARNING
+        log.log(level, "%s: %s", type(error).__name__, error)
+        publish("failed", why=type(error).__name__)
+
+    def set_response(self) -> None:
+        session = current_session()
+        if session is not None and self.code == 503:
+            session.abandon()  # the error page must not fail by its store, or wait for it again
+        super().set_response()  # removes Retry-After, as CherryPy does from every error
+        if self.code == 503:
+            cherrypy.serving.response.headers["Retry-After"] = str(self.retry_after)
+
+
+class RequestHooks(HookMap):
+    """The hooks of a request. A StoreError that one of them meets is an answer, where CherryPy logs a traceback."""
+
+    @classmethod
+    def run_hooks(cls, hooks: Iterator[Hook]) -> None:
+        for hook in hooks:
+            try:
+                hook()
+            except Exception as error:
+                if not isinstance(error, (*_ANSWERS, StoreError)):
+                    cherrypy.log(traceback=True, severity=logging.ERROR)
+                cls.run_hooks(one for one in hooks if one.failsafe)
+                if isinstance(error, StoreError):
+                    raise StoreHTTPError(error) from error
+                raise
+
+
+_ANSWERS = (cherrypy.HTTPError, cherrypy.HTTPRedirect, cherrypy.InternalRedirect)
+
+
+class Request(cherrypy._cprequest.Request):
+    """A request whose Cookie header cannot break it, and whose StoreErrors are answers; `install` makes it the default.
+
+    Its cookies are not in `header_list`, which CherryPy copies into its log whenever a page fails: who reads the log
+    would be signed in (ASVS 16.2.5).
+    """
+
+    header_list: list[tuple[str, str]]
+    hooks = RequestHooks(cherrypy._cprequest.hookpoints)
+    cookie_header = ""
+
+    @cached_property
+    def cookie(self) -> RequestCookies:
+        """The cookies, read when somebody asks: most pages ask for none but the session's."""
+        cookies = RequestCookies()
+        cookies.load(self.cookie_header)
+        return cookies
+
+    def process_headers(self) -> None:
+        """Read the headers, but for the cookies, and for what CherryPy would take for an encoded word of a mail
+        (RFC 2047): one that it cannot decode is a 500, and any link can put one into a Referer. It stays as it came."""
+        plain: list[tuple[str, str]] = []
+        worded: list[tuple[str, str]] = []
+        cookies = ""
+        for header in self.header_list:
+            if header[0].lower() == "cookie":
+                cookies = f"{cookies}; {header[1]}" if cookies else header[1]
+            elif "=?" in header[1]:
+                worded.append(header)
+            else:
+                plain.append(header)
+        self.header_list, self.cookie_header = plain, cookies
+        del self.__dict__["cookie"]  # which CherryPy has set to none
+        super().process_headers()
+        if cookies:
+            dict.__setitem__(self.headers, "Cookie", cookies)  # headers are a dict with names in title case
+        for name, value in worded:
+            if name.lower() == "host":
+                raise cherrypy.HTTPError(400, "The Host header names no host.")
+            dict.__setitem__(self.headers, name.title(), value.strip())
+            self.header_list.append((name, value))
+
+    def respond(self, path_info: str) -> None:
+        """Answer the request. Save before an InternalRedirect, which begins another without asking the browser: a
+        session that began here is lost to it, for its cookie would have had to go out in between."""
+        try:
+            super().respond(path_info)
+        except cherrypy.InternalRedirect:
+            try:
+                save()
+            except StoreError:
+                self.handle_error()
+            else:
+                raise
+        except BaseException:  # Ctrl-C, for one: there is no answer to come
+            close()
+            raise
+
+    def handle_error(self) -> None:
+        """Answer an unexpected error. A StoreError is one that the package expects: no traceback, and nothing saved."""
+        error = sys.exc_info()[1]
+        if isinstance(error, StoreError):
+            error = StoreHTTPError(error)
+        if not isinstance(error, StoreHTTPError):
+            _attach_error_hooks(self.hooks)
+            try:
+                super().handle_error()
+                return
+            except StoreHTTPError as met:  # when the session of the failed page was put right
+                error = met
+        with suppress(StoreError):
+            fail()
+        error.set_response()
+        self.hooks.run("before_finalize")
+        cherrypy.serving.response.finalize()
+
+
+# ---------------------------------------------------------------- the hooks of a request
 
 
 class SessionTool(cherrypy._cptools.Tool):
-    """`cherrypy.tools.sessions`; its options are those of `Settings` and of the backend in use."""
+    """`cherrypy.tools.sessions`."""
 
     def __init__(self) -> None:
         super().__init__("before_request_body", init, name="sessions")
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Turn the tool on for a handler: `@cherrypy.tools.sessions(locking='explicit')`.
-
-        Raises:
-            ConfigError: an unknown option.
-        """
+        """Turn the tool on for a handler: `@cherrypy.tools.sessions(locking='explicit')`."""
         if not is_cherrypy_class(kwargs):
             check_names(kwargs)
         return super().__call__(*args, **kwargs)
 
     def _setup(self) -> None:
-        """Called by CherryPy for each request for which the tool is on. The session is made here, where CherryPy's tool
-        attaches a hook to make it later: a hook with options costs more than the session."""
-        conf = cherrypy.serving.request.toolmaps[self.namespace][self._name]
-        use = resolve(cherrypy.serving.request.app, conf)
-        if use:
-            _begin(*use)
-            if use[0].locking == "early":
-                priority = conf.get("priority", self._priority) + 10
-                cherrypy.serving.request.hooks.attach("before_request_body", _lock, priority=priority)
-        else:
+        """Make the session of a request for which the tool is on, now: a hook with options costs more than that."""
+        request = cherrypy.serving.request
+        conf = request.toolmaps["tools"]["sessions"]
+        try:  # worked out once, for the options are the same for thousands of requests
+            found = request.app.session_stores.found[tuple(conf.items())]
+        except (AttributeError, KeyError, TypeError):
+            found = registry.lookup(request.app, conf)
+        if found is None:
             conf = self._merged_args()
             compat.attach(conf, conf.pop("priority", self._priority))
+            return
+        session = _begin(request, *found)
+        if session.settings.locking == "early":
+            priority = conf.get("priority", self._priority) + 10
+            request.hooks["before_request_body"].append(Hook(session.acquire_lock, priority=priority))
 
     def regenerate(self) -> None:
         """Give the session of this request a new id; see `Session.regenerate`."""
-        session = cherrypy.serving.session
-        session.regenerate()
-        if not isinstance(session, Session):
-            conf = self._merged_args()
-            names = ("path", "path_header", "name", "timeout", "domain", "secure")
-            kept = {name: conf[name] for name in names if name in conf and conf[name] != "auto"}  # see compat
-            cherrypy.lib.sessions.set_response_cookie(**kept)
+        cherrypy.serving.session.regenerate()
 
 
 def init(
-    storage_type: str = "ram",
-    path: str | None = None,
-    path_header: str | None = None,
-    name: str = "session_id",
-    timeout: float = 60,
-    domain: str | None = None,
-    secure: bool | str = "auto",
-    clean_freq: float = 5,
-    **kwargs: Any,
-) -> None:
-    """Give this request its session by hand, where the tool is not on. Nothing is read, locked or set until it is used.
-
-    The arguments are the options of the tool; see `Settings`, and the store of the backend in use.
-
-    Raises:
-        ConfigError: an option that is none; `open_stores` finds it when the site starts.
-    """
+    storage_type: str = "ram", path: str | None = None, path_header: str | None = None, name: str = "session_id",
+    timeout: float = 60, domain: str | None = None, secure: bool | str = "auto", clean_freq: float = 5, **kwargs: Any,
+) -> None:  # fmt: skip
+    """Give this request its session by hand, where the tool is not on, with the options of the tool."""
     options = dict(
         kwargs, storage_type=storage_type, path=path, path_header=path_header, name=name, timeout=timeout,
         domain=domain, secure=secure, clean_freq=clean_freq,
     )  # fmt: skip
-    use = resolve(cherrypy.serving.request.app, options)
-    if use is None:
+    request = cherrypy.serving.request
+    found = registry.lookup(request.app, options)
+    if found is None:
         raise ConfigError("sessions.init() takes classes of this package only")
-    if not hasattr(cherrypy.serving.request, "session_settings"):
-        _begin(*use)
+    if current_session() is None:
+        _begin(request, *found)
 
 
-def _begin(settings: Settings, store: Store) -> None:
-    """Make the session of this request."""
+def _begin(request: Any, settings: Settings, store: Store) -> Session:
     serving = cherrypy.serving
-    request = serving.request
     left = getattr(serving, "session", None)
-    if isinstance(left, Session):
-        left.end()  # an earlier request in this thread, whose server never closed the answer (PEP 3333)
-    request.session_settings = settings
-    serving.session = session = settings.storage_class(
-        partial(_presented_id, store, settings.name), store=store, settings=settings, arrived=serving.response.time
-    )
+    if left is not None and isinstance(left, Session):
+        left.rollback()  # an earlier request in this thread, whose server never closed the answer (PEP 3333)
+    try:
+        header = request.cookie_header
+    except AttributeError:  # a request class of the site's own
+        header, hooks = cookie_header(), request.hooks
+        request.hooks = RequestHooks()
+        request.hooks.update(hooks)
+        _attach_error_hooks(request.hooks)
+        request.hooks["on_end_resource"].append(_END_RESOURCE)
+    session: Session = settings.storage_class(store, settings, header, serving.response.time)
+    request.session = serving.session = session
     request.hooks["before_finalize"].append(_SAVE)
-    request.hooks["on_end_request"].append(_END)
-    if store.finds_early:
-        session.read_cookie()
-    session.on_first_use = _attach_the_rest
     if watchers:
-        publish("cookie", session.claimed_key, sent=bool(session.originalid), well_formed=bool(session.claimed_key))
+        key = session.claimed_key
+        publish("cookie", key, sent=bool(session.originalid), well_formed=bool(key))
+    return session
 
 
-def _attach_the_rest() -> None:
-    """The hooks of a request that uses its session: a page without one does not pay for them."""
-    hooks = cherrypy.serving.request.hooks
-    hooks["on_end_resource"].append(_SAVE_FOR_THE_NEXT_PAGE)
+def _attach_error_hooks(hooks: Any) -> None:
     hooks["before_error_response"].append(_FAIL)
-    hooks["after_error_response"].append(_TELL)
+    hooks["after_error_response"].append(_SET_HEADERS)
 
 
-def _presented_id(store: Store, name: str) -> str | None:
-    """The id that the browser sent; of several cookies of this name, the first that could be one of ours."""
-    found = [value for other, value in request_cookies() if other == name]
-    if len(found) < 2:
-        return found[0] if found else None
-    return next(filter(store.is_well_formed, found), found[0])
-
-
-def _lock() -> None:
-    cherrypy.serving.session.acquire_lock()
-
-
-def ours() -> Session | None:
-    """The session of this request, if it has one of this package."""
-    serving = cherrypy.serving
-    return serving.session if hasattr(serving.request, "session_settings") else None
+def current_session() -> Session | None:
+    """Return the session of this request, if it has one of this package."""
+    return getattr(cherrypy.serving.request, "session", None)
 
 
 def save() -> None:
-    """Save the session of this request and let go of it, unless the answer is a 5xx: that saves nothing (rule 11).
-
-    Raises:
-        UnstorableValue: a value cannot be stored.
-        cherrypy.HTTPError: 503, the store does not answer.
-    """
-    session = ours()
-    if session is None:
+    """Save the session of this request and unlock it, unless the answer is a 5xx: that saves nothing (rule 11)."""
+    serving = cherrypy.serving
+    try:
+        session: Session = serving.request.session
+    except AttributeError:
         return
-    response = cherrypy.serving.response
-    made = type(response.body) is list  # the usual case, at a tenth of what the question costs
-    if not made and not response.stream and is_iterator(response.body) and not response.headers.get("Content-Length"):
-        response.collapse_body()  # a generator may write to the session while it yields; a file on its way will not
-    if not session.touched:
-        session.seal()
+    response = serving.response
+    body = response.body
+    if type(body) is not list:  # the usual case, at a tenth of what the question costs
+        if response.stream:
+            serving.request.hooks["on_end_request"].append(_END)
+        elif is_iterator(body) and not response.headers.get("Content-Length"):  # no file, which writes no session
+            response.collapse_body()  # a generator may write to the session while it yields
+    if session._state is CLAIMED:
+        session.sealed = True
         return
     try:
-        if str(response.status or 200).startswith("5"):
+        if response.status is not None and str(response.status).startswith("5"):
             if watchers:
                 publish("unsaved", session.claimed_key, why="the answer is an error of the server")
-            session.discard()
+            session.rollback()
         else:
             session.save()
-    except cherrypy.HTTPError as error:
-        # While it answers an error or a redirect, CherryPy would turn this one into a 500.
-        cherrypy.serving.request.error_response = error.set_response
-        raise
     finally:
-        session.seal()
-        tell_browser(session)
+        session.sealed = True
+        set_response_headers(session)
 
 
-def save_for_the_next_page() -> None:
-    """Save before an InternalRedirect, which ends this request and begins another without asking the browser. A session
-    that began here is lost to it: the cookie would have had to go out in between."""
-    if isinstance(sys.exc_info()[1], cherrypy.InternalRedirect):
+def end_resource() -> None:
+    """Do what `Request.respond` does, for a request class of the site's own."""
+    error = sys.exc_info()[1]
+    if isinstance(error, cherrypy.InternalRedirect):
         save()
+    elif error is not None and not isinstance(error, Exception):
+        close()
 
 
 def fail() -> None:
-    """Let go of the session after an unexpected error. What an early release or a session_lock() block has saved
-    stays."""
-    session = ours()
+    """Unlock the session after an unexpected error. What was saved before stays."""
+    session = current_session()
     if session is not None:
         try:
-            session.discard()
+            session.rollback()
         finally:
-            session.seal()
+            session.sealed = True
 
 
 def close() -> None:
-    """Let go of the session without saving it. After `save` there is nothing left to do."""
-    session = ours()
+    """Unlock the session without saving it. After `save` there is nothing left to do."""
+    session = current_session()
     if session is not None:
-        session.discard()
+        session.rollback()
 
 
-def tell() -> None:
-    """Tell the browser about its session in the answer to an unexpected error: an id that was saved before is new, and
-    the old one is dead. Not before that answer is made: making it removes headers."""
-    session = ours()
+def _set_headers() -> None:
+    """Tell the browser the id that was saved before an unexpected error: the old one is dead, and making the answer has
+    removed the headers."""
+    session = current_session()
     if session is not None:
-        tell_browser(session)
+        set_response_headers(session)
 
 
-def end() -> None:
-    """The request is over: let go of whatever is left."""
-    session = ours()
-    if session is not None:
-        session.end()
-
-
-# Made once: making them anew for each request would cost more than the session. failsafe: CherryPy runs it though
-# another hook has failed. save comes after hooks of the site's own, which may write to the session.
-_SAVE = Hook(save, failsafe=True, priority=60)
-_SAVE_FOR_THE_NEXT_PAGE = Hook(save_for_the_next_page, failsafe=True)
+# Made once, for a hook costs more than the session. failsafe: CherryPy runs it though another hook has failed.
+_SAVE = Hook(save, failsafe=True, priority=90)
+_END_RESOURCE = Hook(end_resource, failsafe=True)
 _FAIL = Hook(fail, failsafe=True, priority=90)
-_TELL = Hook(tell, failsafe=True)
-_END = Hook(end, failsafe=True, priority=90)
+_SET_HEADERS = Hook(_set_headers, failsafe=True)
+_END = Hook(close, failsafe=True, priority=90)
+
+
+# ---------------------------------------------------------------- what the browser is told
+
+
+def set_response_headers(session: Session) -> None:
+    """Set the cookie if it has to change, and say that the answer is for this visitor only (rule 10)."""
+    if session._state is CLAIMED:
+        return
+    headers = cherrypy.serving.response.headers
+    vary = dict.get(headers, "Vary")  # a dict with names in title case; asking it as such costs a third
+    if vary is None:
+        dict.__setitem__(headers, "Vary", "Cookie")
+    elif not {"*", "cookie"} & {field.strip().lower() for field in vary.split(",")}:
+        headers["Vary"] = f"{vary}, Cookie" if vary.strip(" ,") else "Cookie"
+    if not dict.__contains__(headers, "Cache-Control"):
+        dict.__setitem__(headers, "Cache-Control", "private")
+    how = session.cookie
+    if how and (how != "renewed" or session.outlives_browser):
+        _set_cookie(session)
+        if watchers:
+            publish("cookie_set", session.claimed_key, how=how)
+
+
+def _set_cookie(session: Session) -> None:
+    settings, ends = session.settings, session.cookie == "expired"
+    value = "" if ends else session.cookie_value
+    max_age = 0 if ends else session.cookie_age if session.outlives_browser else None
+    if settings.secure is True and value and not is_https():
+        publish("insecure", session.claimed_key)
+    path = "/" if settings.name.lower().startswith("__host-") else _cookie_path(settings.path, settings.path_header)
+    set_cookie(
+        settings.name, value, path=path, domain=settings.domain, max_age=max_age, secure=settings.secure,
+        httponly=settings.httponly, samesite=settings.samesite, now=session.store.clock(),
+    )  # fmt: skip
+
+
+def _cookie_path(path: str | None, path_header: str | None) -> str:
+    """Return the configured Path, or what the header says, or where the application is mounted."""
+    if path:
+        return path
+    told = cherrypy.serving.request.headers.get(path_header, "") if path_header else ""
+    if is_cookie_path(told):
+        return str(told)
+    mounted = cherrypy.serving.request.script_name
+    return mounted if is_cookie_path(mounted) else "/"
+
+
+def set_response_cookie(
+    path: str | None = None, path_header: str | None = None, name: str = "session_id", timeout: float | None = 60,
+    domain: str | None = None, secure: bool | str = "auto", httponly: bool = True, samesite: str = "Lax",
+) -> None:  # fmt: skip
+    """Set the cookie of this request's session by hand, for so many minutes; the tool does it whenever it is needed."""
+    session = cherrypy.serving.session
+    id = session.id  # asks the store first: a cookie session has no value before, and a foreign id is not repeated
+    set_cookie(
+        name, getattr(session, "cookie_value", "") or id, path=_cookie_path(path, path_header), domain=domain,
+        max_age=round(timeout * 60) if timeout else None, secure=secure, httponly=httponly, samesite=samesite,
+    )  # fmt: skip
+
+
+def cookie_name() -> str:
+    """Return the name of the session's cookie for this request, whether or not the page uses the session."""
+    return str(cherrypy.serving.request.config.get("tools.sessions.name", "session_id"))
+
+
+# ---------------------------------------------------------------- what a page calls
 
 
 def session_lock() -> AbstractContextManager[Session]:
@@ -238,20 +388,126 @@ def session_lock() -> AbstractContextManager[Session]:
         with sessions.session_lock():
             cherrypy.session['count'] += 1
 
-    If the block raises, what it wrote is thrown away. A block inside a block, or in a page that holds the session
-    already, joins it: the lock is let go by whoever took it first. So two blocks one after the other are two separate
-    steps, and another request may come between them; what the second does must not rest on what the first has read.
-
-    Raises:
-        cherrypy.HTTPError: 503, the session stayed locked for `lock_timeout` seconds, or the store does not answer.
-        SessionError: sessions are not on for this page.
+    If the block raises, what it wrote is thrown away; a redirect, an InternalRedirect or an HTTPError below 500 leaves
+    it as a return does (rules 5 and 11). A block inside a block, or in a page that holds the session already, joins it:
+    the lock is released by whoever took it first. Between two blocks one after the other, another request may come.
     """
-    session = ours()
-    if session is None:
-        raise SessionError("session_lock() needs tools.sessions.on, with a storage class of this package")
-    return session.lock()
+    return _this_session().lock(_is_an_answer)
+
+
+def _is_an_answer(error: BaseException) -> bool:
+    if isinstance(error, cherrypy.HTTPError):
+        return bool(error.code < 500)
+    return isinstance(error, _ANSWERS)
+
+
+def expire() -> None:
+    """End the session: destroy what is stored, now, and expire the browser's cookie (ASVS 7.4.1)."""
+    session = cherrypy.serving.session
+    session.delete()
+    if isinstance(session, Session):
+        set_response_headers(session)  # also where the handler fails after this
+    else:
+        cherrypy.lib.sessions.expire()
+
+
+def count() -> int:
+    """Return how many live sessions the application has. A backend that cannot count raises CannotCount."""
+    return _this_session().store.count()
 
 
 def reference(id: str) -> str:
-    """A short name of a session for pages and logs, made from the hash of its id: nobody can make the id of it."""
-    return hashlib.sha256(id.encode()).hexdigest()[:8]
+    """Return a short name of a session for pages and logs, made from the hash of its id."""
+    return reference_of_key(hashlib.sha256(id.encode()).hexdigest())
+
+
+def _this_session() -> Session:
+    session = current_session()
+    if session is None:
+        raise SessionError("this page has no session: it needs tools.sessions.on and a storage class of this package")
+    return session
+
+
+def _active(session: Session) -> ActiveSessions:
+    return ActiveSessions(session.store, session.settings.limits_of, session.key)
+
+
+def live_sessions() -> list[LiveSession]:
+    """Return the live sessions of the user who is signed in, this one first; CannotList where the backend cannot."""
+    session = _this_session()
+    user = session.user
+    return _active(session).list(user) if user else []
+
+
+def end_session(reference: str) -> bool:
+    """End another session of the user who is signed in. Return whether there was one of this reference."""
+    session = _this_session()
+    user = session.user
+    session.release_lock()  # of two browsers that end each other, neither must wait for the other
+    return bool(user and _active(session).end(user, reference))
+
+
+def end_other_sessions() -> int | None:
+    """End all other sessions of the user who is signed in, and give this one a new id.
+
+    Returns:
+        The number found and deleted; None where the backend cannot tell, and the accounts end them at their next use.
+    """
+    session = _this_session()
+    session.acquire_lock()
+    user, accounts = session.user, session.settings.accounts
+    if not user:
+        return 0
+    if accounts:
+        revoke(accounts, user)
+    session.sign_in(user, session.remembered)  # now: loaded again after this, it would be one of those that have ended
+    session.release_lock()  # as above
+    try:
+        return _active(session).end(user)
+    except CannotList:
+        if not accounts:
+            raise
+        return None
+
+
+# ---------------------------------------------------------------- putting it in place
+
+
+class _SessionProxy(cherrypy._ThreadLocalProxy):
+    """`cherrypy.session`: the session of whichever request asks. CherryPy's own proxy cannot be iterated over."""
+
+    def __iter__(self) -> Any:
+        return iter(cherrypy.serving.session)
+
+
+class _CherryPyLogHandler(logging.Handler):
+    """Hands what this package logs to CherryPy's own log."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        cherrypy.log.error(self.format(record), "SESSIONS", record.levelno)
+
+
+def install() -> None:
+    """Put the session tool of this package at `cherrypy.tools.sessions`, and `cherrypy.session` beside it. Calling it
+    again does nothing more.
+
+    `cherrypy.engine` then opens and closes the stores of every mounted application. One that runs under another WSGI
+    server calls `open_stores`.
+    """
+    if isinstance(cherrypy.tools.sessions, SessionTool):
+        return
+    cherrypy.tools.sessions = SessionTool()
+    cherrypy.session = _SessionProxy("session")
+    if cherrypy.Application.request_class is cherrypy._cprequest.Request:
+        cherrypy.Application.request_class = Request
+    log.setLevel(logging.INFO)
+    log.propagate = False
+    log.addFilter(SingleLineFilter())
+    log.addHandler(_CherryPyLogHandler())
+    subscribe(write_to_log, *LOGGED)
+    scaler = ThreadPoolScaler()
+    engine = cherrypy.engine
+    engine.subscribe("start", open_all, priority=60)  # before the server opens its port
+    engine.subscribe("start", scaler.start, priority=80)  # when it has its threads
+    engine.subscribe("stop", scaler.stop, priority=20)
+    engine.subscribe("stop", close_stores, priority=60)  # after the server's last request

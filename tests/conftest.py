@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from sessions.settings import STORAGE_TYPES
+from sessions.registry import backend
 from tests import leaks
 from tests.backends import BACKENDS, environment_of
 from tests.chromium import NewPage, chromium, keep, watch
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 PROFILE = "file"  # the pages know of no difference; test_profiles.py and every_profile have them all
-SURVIVING = [name for name in BACKENDS if STORAGE_TYPES[name].store_class.facts.survives_restart]
 PASSWORD = "correct horse battery staple"  # noqa: S105 - made up here, and given to the site as its demo account's
 
 every_profile = pytest.mark.parametrize("profile", BACKENDS, indirect=True)
@@ -35,6 +34,11 @@ every_profile_and_one_without_scripts = pytest.mark.parametrize(
     ids=[*BACKENDS, f"{PROFILE}-no-scripts"],
 )
 scripts_or_none = pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no-scripts"])
+
+
+def survives_restart(profile: str) -> bool:
+    """Return whether the sessions of a profile are there again after the site was restarted."""
+    return backend(profile).store_class.capabilities.survives_restart
 
 
 @pytest.fixture(scope="session", params=[PROFILE])

@@ -18,7 +18,8 @@ import development
 import sessions
 from server import listen
 from sessions.codec import decode
-from sessions.table import stores
+from sessions.record import SESSION
+from sessions.registry import registry
 from settings import load_settings
 from tests.backends import environment_of
 from tests.witness import JSON, Witness
@@ -41,7 +42,7 @@ class Laboratory:
 
     def store(self, cookie_name: str) -> sessions.Store:
         """The open store whose sessions have a cookie of this name."""
-        [found] = [store for store in stores.of(self.application) if store.cookie_name == cookie_name]
+        [found] = [store for store in registry.stores(self.application) if store.cookie_name == cookie_name]
         return found
 
     def shown(self, path: str) -> Any:
@@ -55,11 +56,8 @@ def stored(store: sessions.Store, cookie: str) -> tuple[sessions.Record | None, 
     """What a store has under the value of a cookie: the record, and the values in it."""
     found = store.find(cookie)
     assert found
-    try:
-        record = store.load(found[1])
-    finally:
-        store.leave(found[1])
-    return record, decode(record.data) if record and record.data else {}
+    record = store.load(found[1])
+    return record, decode(record.data) if record and record.kind == SESSION else {}
 
 
 @contextmanager

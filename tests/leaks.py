@@ -132,7 +132,8 @@ class Spool:
         ]
 
     def _add_token(self, token: str) -> None:
-        """A token of the cookie profile: its beginning is a date; the piece after it and its end are random."""
+        """Note a token of the cookie profile. Its beginning names the secret; the piece after it and its end are
+        random."""
         if token:
             self.ids |= {token[12 : 12 + _ID], token[-_ID:]}
 

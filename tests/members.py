@@ -16,16 +16,27 @@ import pytest
 
 import sessions
 from sessions import Session, Store
-from sessions.table import stores
-from tests.backends import options_of
+from sessions.registry import backend, registry
+from tests.backends import BACKENDS, options_of
 from tests.wsgi import Answer, Client, application
 
 MODES = ("implicit", "early", "explicit")
 Work = Callable[[Session], Any]
 
 
+def able(*capabilities: str) -> list[str]:
+    """Return the backends that declare all of these capabilities."""
+    declared = {name: backend(name).store_class.capabilities for name in BACKENDS}
+    return [name for name, found in declared.items() if all(getattr(found, one) for one in capabilities)]
+
+
+def unable(capability: str) -> list[str]:
+    """Return the backends that declare that they cannot do this."""
+    return [name for name in BACKENDS if name not in able(capability)]
+
+
 class Accounts:
-    """Whose sessions are valid since when; `asked` notes each question."""
+    """The accounts of the site: since when the sessions of each are valid. `asked` notes each question."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -69,17 +80,17 @@ class Browser(Client):
     pages: Pages = field(default_factory=Pages)
 
     def do(self, work: Work) -> Answer:
-        """One request in which a page does `work`."""
+        """Send one request, in which a page does `work`."""
         return self.get(self.pages.add(work))
 
     def ask(self, work: Work) -> str:
-        """What `work` returns, in a request that succeeds."""
+        """Return what `work` returns, in a request that succeeds."""
         answer = self.do(work)
         assert answer.status == 200, answer.text
         return answer.text
 
     def meanwhile(self, work: Work) -> Answer:
-        """The same in a thread of its own, while another request of the test is under way."""
+        """Do the same in a thread of its own, while another request of the test is under way."""
         answers: list[Answer] = []
         thread = threading.Thread(target=lambda: answers.append(self.do(work)))
         thread.start()
@@ -96,11 +107,11 @@ class Browser(Client):
         return None if name == "None" else name
 
     def twin(self) -> Browser:
-        """Somebody who has a copy of the cookie."""
+        """Return somebody who has a copy of the cookie."""
         return Browser(self.app, dict(self.jar), self.pages)
 
 
-class Club:
+class SignInApp:
     """The site. `ahead` moves the clock of its store and of its accounts, in seconds."""
 
     def __init__(self, backend: str, place: Path, mount: str = "", **options: Any) -> None:
@@ -110,7 +121,7 @@ class Club:
         options = {"timeout": 40, "lifetime": 60, "remember_timeout": 100, "remember_lifetime": 150, **options}
         options.setdefault("accounts", self.accounts)
         self.app = application(self.pages, mount, **{**options_of(backend, place), **options})
-        (self.store,) = stores.of(self.app)
+        (self.store,) = registry.stores(self.app)
         self.store.clock = self.now
 
     store: Store
@@ -121,11 +132,12 @@ class Club:
     def browser(self) -> Browser:
         return Browser(self.app, {}, self.pages)
 
-    def member(self, user: str = "ada", remember: bool = False) -> Browser:
+    def signed_in(self, user: str = "ada", remember: bool = False) -> Browser:
+        """Return somebody who has just signed in."""
         return self.browser().sign_in(user, remember)
 
     def reset(self) -> None:
-        """As it was: no test is to find what another has left."""
+        """Set it back to how it was: no test is to find what another has left."""
         self.ahead = 0.0
         self.accounts.since.clear()
         self.accounts.asked.clear()
@@ -133,10 +145,10 @@ class Club:
 
 
 @contextmanager
-def club(backend: str, place: Path, mount: str = "", **options: Any) -> Iterator[Club]:
-    """A site that is open for the length of a block."""
+def sign_in_app(backend: str, place: Path, mount: str = "", **options: Any) -> Iterator[SignInApp]:
+    """Open a site for the length of a block."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("STORAGE_PATH", str(place))
-        site = Club(backend, place, mount, **options)
+        site = SignInApp(backend, place, mount, **options)
         yield site
         sessions.close_stores(site.app)

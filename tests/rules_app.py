@@ -22,8 +22,10 @@ from zoneinfo import ZoneInfo
 import cherrypy
 
 import sessions
+from sessions.errors import SessionClosed
 from sessions.locks import waiting
-from sessions.table import stores
+from sessions.registry import registry
+from sessions.tool import reference
 
 sessions.install()
 
@@ -89,13 +91,13 @@ class Pages:
     def identity(self) -> str:
         """Everything about the id but the id."""
         session = cherrypy.session
-        facts = {"reference": sessions.reference(session.id), "missing": session.missing}
+        facts = {"reference": reference(session.id), "missing": session.missing}
         return json.dumps({**facts, "adopted": bool(session.originalid) and session.originalid == session.cookie_value})
 
     @cherrypy.expose
-    def length(self) -> str:
+    def live(self) -> str:
         try:
-            return str(len(cherrypy.session))
+            return str(sessions.count())
         except NotImplementedError as error:
             return str(error)
 
@@ -107,6 +109,12 @@ class Pages:
     @cherrypy.expose
     def listed(self) -> str:
         return json.dumps([list(cherrypy.session), sorted(cherrypy.session)])
+
+    @cherrypy.expose
+    def mapping(self) -> str:
+        """What a dictionary can do besides."""
+        session = cherrypy.session
+        return json.dumps([len(session), bool(session), "n" in session, list(session.items()), dict(session)])
 
     @cherrypy.expose
     def cookie_by_hand(self) -> str:
@@ -159,8 +167,8 @@ class Pages:
         return result
 
     @cherrypy.expose
-    def let_go(self, word: str) -> str:
-        """Count, let go early, say WORD-in, wait for WORD, look again."""
+    def release(self, word: str) -> str:
+        """Count, release the lock, say WORD-in, wait for WORD, read again."""
         count()
         cherrypy.session.release_lock()
         _words[f"{word}-in"].set()
@@ -194,6 +202,31 @@ class Pages:
             return f"{cherrypy.session.get('n')} {cherrypy.session['outer']}"
 
     @cherrypy.expose
+    def lock_answers(self, how: str) -> str:
+        """Leave a block, by what answers the request."""
+        with sessions.session_lock():
+            count()
+            raise self.answers(how)
+
+    @cherrypy.expose
+    def held_lock_answers(self, how: str) -> str:
+        """Do the same within a session that is held already, and catch it: what comes after fails."""
+        cherrypy.session.acquire_lock()
+        try:
+            return self.lock_answers(how)
+        except (cherrypy.HTTPError, cherrypy.HTTPRedirect, cherrypy.InternalRedirect):
+            cherrypy.session["n"] = 99
+            raise RuntimeError("as the test wants it") from None
+
+    @staticmethod
+    def answers(how: str) -> Exception:
+        if how == "redirect":
+            return cherrypy.HTTPRedirect("read", 303)
+        if how == "inside":
+            return cherrypy.InternalRedirect("/read")
+        return cherrypy.HTTPError(int(how))
+
+    @cherrypy.expose
     def lock_then_boom(self) -> str:
         with sessions.session_lock():
             count()
@@ -222,6 +255,13 @@ class Pages:
     def expire(self) -> str:
         sessions.expire()
         return "expired"
+
+    @cherrypy.expose
+    def timeout(self, minutes: str = "") -> str:
+        """Say the time-out of this session, or set it."""
+        if minutes:
+            cherrypy.session.timeout = float(minutes)
+        return f"{cherrypy.session.timeout:g} {cherrypy.session.now():%Y}"
 
     @cherrypy.expose
     def boom(self) -> str:
@@ -285,7 +325,7 @@ class Pages:
             wait_for(word)
             try:
                 cherrypy.session["n"] = 99
-            except sessions.SessionClosed as error:
+            except SessionClosed as error:
                 yield str(error).encode()
             with sessions.session_lock():
                 count()
@@ -335,7 +375,7 @@ class Root(Pages):
         global _ahead
         _ahead += float(add)
         for app in cherrypy.tree.apps.values():
-            for store in stores.of(app):
+            for store in registry.stores(app):
                 store.clock = lambda: time.time() + _ahead
         return "moved"
 

@@ -17,6 +17,7 @@ import pytest
 
 import app
 import sessions
+from sessions.tool import Request
 from tests import leaks
 from tests.conftest import PASSWORD, every_profile
 from tests.site import Site
@@ -99,7 +100,7 @@ def test_a_cookie_under_another_secret_is_that_of_a_stranger(ada: Witness) -> No
 
 def file_of(site: Site, before: set[Path]) -> Path:
     """Return the one session file that is new."""
-    [file] = {path for path in site.storage.glob("??/*-*") if path.is_file()} - before
+    [file] = set(site.storage.glob(f"??/????????-{'[0-9a-f]' * 64}")) - before
     return file
 
 
@@ -448,6 +449,6 @@ def test_what_fails_while_headers_are_read_is_a_500_and_in_the_log(
         raise RuntimeError("an unknown kind of header")
 
     with monkeypatch.context() as patch:
-        patch.setattr(sessions.LenientRequest, "process_headers", fail)
+        patch.setattr(Request, "process_headers", fail)
         assert send_here(application, "/login", {}, {}) == 500
     assert "RuntimeError: an unknown kind of header" in caplog.text and "Traceback" in caplog.text

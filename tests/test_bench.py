@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bench import __main__ as bench
-from bench import peers
+from bench import calls, peers
 from bench.client import ELAPSED, PROCESSOR, Client, RequestFailed
 from bench.report import Report
 from bench.stage import BACKENDS, SERVERS, SHARED
@@ -18,7 +18,8 @@ from bench.visitors import percentile
 from tests.site import ROOT, environment
 
 TITLES = [
-    "Cost of a session", "Round trips a request", "One session, many requests", "Growth: cost with many live sessions",
+    "Cost of a session", "Calls of a session", "Round trips a request", "One session, many requests",
+    "Growth: cost with many live sessions",
     "Growth: bytes a session", "Growth: 20 expired sessions are removed while the site serves",
     "Growth: after 20 anonymous visits, and 20 sessions made and expired", "The whole page, /counter",
     "Watching a session",
@@ -55,6 +56,17 @@ def test_the_cost_of_every_backend_stands_beside_cherrypys_own(printed: str) -> 
     assert all(len(row(text, name)) == 3 for name in [*BACKENDS, "CherryPy ram", "CherryPy file"])
 
 
+def test_what_a_session_calls_is_counted_and_compared_with_the_budget(printed: str) -> None:
+    text = section(printed, "Calls of a session")
+    _, beyond, functions, modules = re.split("^(?:calls beyond|functions|modules) +write.*$", text, flags=re.M)
+    for name in calls.BACKENDS:
+        write, read, untouched = row(beyond, name)
+        assert write > read > untouched > 0
+        assert write > row(functions, name)[0] > row(modules, name)[0] > 1
+    budgets = [*calls.CALLS, *calls.FUNCTIONS, *calls.MODULES]
+    assert len(re.findall(r"^  (?:met   |MISSED)  ", text, re.M)) == len(budgets)
+
+
 def test_a_session_looks_a_few_times_whether_anybody_watches(printed: str) -> None:
     _, _, looks, all_looks = row(section(printed, "Watching a session"), "ram write")
     assert 4 < looks < 20 and all_looks > 0
@@ -74,9 +86,9 @@ def test_no_increment_is_lost_by_one_process_nor_by_two(printed: str) -> None:
 
 
 def test_growth_says_what_a_session_takes_and_what_stays(printed: str) -> None:
-    assert all(row(section(printed, TITLES[3]), name)[1] for name in ("ram", *SHARED))
-    assert row(section(printed, TITLES[4]), "file") == [4096]
-    assert row(section(printed, TITLES[6]), "file, made")[-2:] == [0, 0]
+    assert all(row(section(printed, TITLES[4]), name)[1] for name in ("ram", *SHARED))
+    assert row(section(printed, TITLES[5]), "file") == [4096]
+    assert row(section(printed, TITLES[7]), "file, made")[-2:] == [0, 0]
 
 
 def test_the_whole_page_is_measured_with_one_process_and_with_two(printed: str) -> None:

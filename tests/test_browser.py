@@ -11,11 +11,11 @@ import pytest
 from tests.chromium import WHOLE, NewPage, expect, launched, press, sign_in
 from tests.conftest import (
     PASSWORD,
-    SURVIVING,
     every_profile,
     every_profile_and_one_without_scripts,
     opening,
     scripts_or_none,
+    survives_restart,
 )
 from tests.site import Site
 
@@ -91,9 +91,9 @@ def test_the_counter_after_a_restart_of_the_site(page: Page, site: Site, profile
         expect_count(page, count)
     site.restart()
     page.reload()
-    expect_count(page, 3 if profile in SURVIVING else 1)
+    expect_count(page, 3 if survives_restart(profile) else 1)
     page.reload()
-    expect_count(page, 4 if profile in SURVIVING else 2)
+    expect_count(page, 4 if survives_restart(profile) else 2)
 
 
 @every_profile_and_one_without_scripts

@@ -1,4 +1,8 @@
-"""Classes written for CherryPy's own session tool work under this one, with the safer cookie."""
+"""What was written for CherryPy's own session tool works under this one (issue 11, point 6).
+
+A subclass of one of CherryPy's classes runs as it was written, with the safer cookie. A stock class itself is answered
+by ours of its name.
+"""
 
 from __future__ import annotations
 
@@ -13,9 +17,11 @@ import cherrypy.lib.sessions as theirs
 import pytest
 
 import sessions
+from sessions.registry import backend, registry
 
+from .backends import BACKENDS, options_of
 from .site import ROOT
-from .wsgi import Client, Counter, application
+from .wsgi import Client, Counter, application, logged
 
 
 class OwnRamSession(theirs.RamSession):
@@ -53,10 +59,7 @@ class Pages(Counter):
         raise RuntimeError("the lock must go all the same")
 
 
-CLASSES = [theirs.RamSession, theirs.FileSession, OwnRamSession, OwnFileSession]
-
-
-@pytest.fixture(params=CLASSES, ids=lambda cls: f"{cls.__module__.split('.')[0]}-{cls.__name__}")
+@pytest.fixture(params=[OwnRamSession, OwnFileSession], ids=lambda cls: cls.__name__)
 def options(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, Any]:
     return options_for(request.param, tmp_path)
 
@@ -105,7 +108,7 @@ def test_a_new_id_keeps_the_data_and_the_cookie_as_safe(options: dict[str, Any],
 
 
 @pytest.mark.parametrize("locking", ["implicit", "early", "explicit"])
-def test_it_locks_as_configured_and_lets_go(options: dict[str, Any], locking: str) -> None:
+def test_it_locks_as_configured_and_releases(options: dict[str, Any], locking: str) -> None:
     class Locked:
         @cherrypy.expose
         def index(self) -> str:
@@ -119,13 +122,13 @@ def test_it_locks_as_configured_and_lets_go(options: dict[str, Any], locking: st
     assert [client.get().text for _ in range(2)] == [str(locking != "explicit")] * 2
 
 
-def test_a_redirect_saves_and_lets_go(client: Client) -> None:
+def test_a_redirect_saves_and_releases(client: Client) -> None:
     client.get()
     assert client.get("/broken").status == 303
     assert client.get().text == "101"
 
 
-def test_a_crash_lets_go(client: Client) -> None:
+def test_a_crash_releases(client: Client) -> None:
     client.get()
     assert client.get("/crash").status == 500
     assert client.get().text == "2"
@@ -140,7 +143,7 @@ def test_expire_destroys_what_is_stored(client: Client) -> None:
 
 def test_two_classes_in_one_process_do_not_meet(tmp_path: Path) -> None:
     """Nor with the sessions of this package."""
-    theirs_two = [options_for(storage_class, tmp_path) for storage_class in (theirs.RamSession, theirs.FileSession)]
+    theirs_two = [options_for(storage_class, tmp_path) for storage_class in (OwnRamSession, OwnFileSession)]
     clients = [Client(application(Pages(), **options)) for options in ({}, *theirs_two)]
     assert [client.get().text for _ in range(3) for client in clients] == ["1"] * 3 + ["2"] * 3 + ["3"] * 3
     for one, other in itertools.permutations(clients, 2):
@@ -176,9 +179,61 @@ def test_it_works_in_a_process_that_knows_no_other_class(tmp_path: Path) -> None
     code = f"""
 import cherrypy.lib.sessions
 from tests.wsgi import Client, Counter, application
-app = application(Counter(), storage_class=cherrypy.lib.sessions.FileSession, storage_path={str(tmp_path)!r})
+class OwnFileSession(cherrypy.lib.sessions.FileSession): pass
+app = application(Counter(), storage_class=OwnFileSession, storage_path={str(tmp_path)!r})
 client = Client(app)
 print([client.get().text for _ in range(3)])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert run.stdout.strip() == "['1', '2', '3']"
+
+
+@pytest.mark.parametrize("folder", [None, "/nowhere/at/all"])
+def test_a_folder_that_is_not_there_stops_the_start(folder: str | None) -> None:
+    """CherryPy answers each visitor with a 500."""
+    with pytest.raises(sessions.ConfigError, match="storage_path"):
+        application(Pages(), storage_class=OwnFileSession, storage_path=folder)
+
+
+# -------------------------------------------------------------------- the stock classes themselves
+
+
+STOCK = {"ram": theirs.RamSession, "file": theirs.FileSession, "memcached": theirs.MemcachedSession}
+
+
+@pytest.mark.parametrize("name", [name for name in STOCK if name in BACKENDS])
+def test_a_stock_class_is_answered_by_ours_of_its_name_with_one_line_in_the_log(name: str, tmp_path: Path) -> None:
+    stock, ours = STOCK[name], backend(name)
+    with logged() as lines:
+        app = application(Pages(), storage_class=stock, **options_of(name, tmp_path))
+        client = Client(app)
+        assert [client.get().text for _ in range(3)] == ["1", "2", "3"]
+    try:
+        (store,) = registry.stores(app)
+        assert type(store) is ours.store_class
+        assert [line for line in lines if stock.__name__ in line] == [
+            f"{stock.__name__} of CherryPy is answered by sessions.{ours.__name__}"
+        ]
+        stolen = client.twin()
+        client.get("/logout")
+        assert stolen.get().text == "1", "it keeps the rules of this package"
+    finally:
+        sessions.close_stores(app)
+
+
+def test_a_stock_class_can_be_named_in_a_decorator(tmp_path: Path) -> None:
+    class Root(Pages):
+        @cherrypy.expose
+        @cherrypy.tools.sessions(storage_class=theirs.FileSession, storage_path=str(tmp_path), clean_freq=0)
+        def index(self) -> str:
+            return str(super().index())
+
+    app = application(Root())
+    client = Client(app)
+    assert [client.get().text for _ in range(2)] == ["1", "2"]
+    assert "FileStore" in [type(store).__name__ for store in registry.stores(app)]
+
+
+def test_a_stock_class_needs_the_options_of_ours() -> None:
+    with pytest.raises(sessions.ConfigError, match="storage_path is missing: FileSession needs it"):
+        application(Pages(), storage_class=theirs.FileSession)

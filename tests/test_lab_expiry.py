@@ -14,7 +14,7 @@ from lab import games
 from lab.expiry import STEPS
 from lab.expiry_game import NAME, PATH, away
 from sessions import Record, Unavailable
-from sessions.table import stores
+from sessions.registry import registry
 from tests.backends import BACKENDS
 from tests.chromium import NewPage, expect, press
 from tests.conftest import every_profile
@@ -112,7 +112,7 @@ def test_an_idle_session_ends_at_the_server_whatever_the_browser_sends(played: P
     assert [event["begun"] for event in played.log().values()] == [None, None]
     played.act("replay")
     assert [event["begun"] for event in played.log().values()] == [None, None]
-    assert played.shown("stays")["record"] is None or not played.here.store(NAME).facts.revokes
+    assert played.shown("stays")["record"] is None or not played.here.store(NAME).capabilities.revokes
 
 
 def test_it_ends_after_its_lifetime_however_busy(played: Played) -> None:
@@ -136,7 +136,7 @@ def test_a_cookie_that_ends_with_the_browser_leaves_its_record_where_there_is_on
         "until": None, "reference": played.shown("ends")["cookie"]["reference"]
     }  # fmt: skip
     played.act("close")
-    stored_here = played.here.store(NAME).facts.revokes
+    stored_here = played.here.store(NAME).capabilities.revokes
     assert played.shown("stays")["cookie"] and played.shown("ends")["cookie"] is None
     assert bool(played.shown("ends")["record"]) is stored_here, "where the cookie is the store, nothing is left"
     played.act("use")
@@ -176,7 +176,7 @@ def test_moving_the_clock_ends_nobody_elses_session(played: Played) -> None:
     played.move("server", *["lifetime"] * 11)
     played.act("use")
     lab = played.here.store(NAME)
-    assert lab not in stores._cleaners, "nobody cleans the laboratory's store"
+    assert lab not in registry._opened(played.here.application).cleaners, "nobody cleans the laboratory's store"
     lab.purge(10_000)  # and if somebody did
     assert neighbour.count() == 2
 
@@ -192,13 +192,13 @@ def test_a_clock_ahead_for_all_would_end_them(profile: str, tmp_path: Path) -> N
 
 
 def test_new_sessions_leave_nothing_of_the_old_ones(played: Played) -> None:
-    facts = played.here.store(NAME).facts
+    revokes = played.here.store(NAME).capabilities.revokes
     game = played.here.lab.expiry.games.find(played.run)
     keys = [browser.key for browser in game.browsers.values()]
     load = played.here.store(NAME).load
-    assert [bool(load(key)) for key in keys] == [facts.revokes] * 2
+    assert all(load(key) for key in keys)
     played.act("begin")
-    assert [load(key) for key in keys] == [None, None]
+    assert [load(key) is None for key in keys] == [revokes] * 2
 
 
 def test_a_bounded_number_of_games_is_kept_and_their_sessions(

@@ -74,9 +74,9 @@ def test_an_id_that_the_attacker_made_up_is_not_adopted(here: Laboratory) -> Non
 def test_who_uses_a_planted_id_shares_the_session_where_it_is_stored(here: Laboratory) -> None:
     run = play(here, 2)
     store = here.store(NAME)
-    assert found(here, run, 2) == {"led": True, "read": store.facts.revokes}
+    assert found(here, run, 2) == {"led": True, "read": store.capabilities.revokes}
     _, values = stored(store, in_the_jar(here, run, "attacker"))
-    assert (WISH in values["notes"]) is store.facts.revokes
+    assert (WISH in values["notes"]) is store.capabilities.revokes
 
 
 def test_signing_in_leaves_the_attackers_copy_worthless(here: Laboratory) -> None:
@@ -87,17 +87,17 @@ def test_signing_in_leaves_the_attackers_copy_worthless(here: Laboratory) -> Non
     assert record and (values["user"], SECRET in values["notes"]) == ("vera", True)
     _, values = stored(store, in_the_jar(here, run, "attacker"))
     assert "user" not in values and SECRET not in values.get("notes", [])
-    assert bool(values) is seen["known"] is not store.facts.revokes
+    assert bool(values) is seen["known"] is not store.capabilities.revokes
 
 
 def test_without_rotation_the_attacker_reads_the_victims_page(here: Laboratory) -> None:
     run = play(here, 4)
     store, seen = here.store(NAME), found(here, run, 4)
     assert seen["rotated"] is False
-    assert (seen["user"], seen["read"]) == (("vera", True) if store.facts.revokes else (None, False))
+    assert (seen["user"], seen["read"]) == (("vera", True) if store.capabilities.revokes else (None, False))
     _, values = stored(store, in_the_jar(here, run, "attacker"))
     assert last_answer(here, run, 4) == {"user": None, **values}
-    if store.facts.revokes:
+    if store.capabilities.revokes:
         assert values["user"] == "vera" and SECRET in values["notes"]
 
 
@@ -108,7 +108,7 @@ def test_an_id_in_an_address_or_a_hidden_field_is_ignored_and_one_that_got_out_t
     seen = found(here, run, 5)
     assert seen == {"query": False, "field": False, "referer": True, "policy": "same-origin"}
     record, values = stored(here.store(NAME), in_the_jar(here, run, "attacker"))
-    assert values == {} or not here.store(NAME).facts.revokes, "it was ended, for it stands in the access log"
+    assert values == {} or not here.store(NAME).capabilities.revokes, "it was ended, for it stands in the access log"
 
 
 def test_the_page_shows_references_only_and_each_with_its_letter(here: Laboratory) -> None:

@@ -21,6 +21,7 @@ from lab.outage import PATH
 from lab.pause import PauseError, paused, state
 from services import account
 from sessions.codec import decode
+from sessions.events import unsubscribe
 from tests.backends import environment_of, memcached, postgresql
 from tests.balancer import wait_until
 from tests.chromium import expect, press
@@ -70,7 +71,7 @@ def test_503s_with_retry_after_and_then_the_session_unharmed_as_the_store_has_it
     try:
         told = here.visitor.post("/lab/outage", {"seconds": "2"}, **JSON).json
     finally:
-        sessions.unsubscribe(note)
+        unsubscribe(note)
     refused = [shot for shot in told["shots"] if shot["status"] != 200]
     assert {(shot["status"], shot["cookie_kept"], bool(shot["retry_after"])) for shot in refused} == {(503, True, True)}
     assert all(told["stopped"] < shot["end"] and shot["at"] < told["went_on"] for shot in refused)

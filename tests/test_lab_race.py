@@ -14,7 +14,6 @@ from lab.games import MOST as KEPT
 from lab.race import FEWEST, MOST, ticks
 from lab.race_modes import MODES, THINKING
 from lab.race_run import Hit, Run
-from sessions.settings import STORAGE_TYPES
 from tests.backends import BACKENDS
 from tests.laboratory import Laboratory, laboratory, stored
 from tests.witness import JSON, Witness, place
@@ -64,16 +63,21 @@ def ran(lab: Laboratory) -> dict[str, tuple[Any, int]]:
     return {mode: (fire(visitor, mode), in_store(lab, visitor)["race"]) for mode in MODES}
 
 
-def test_the_count_is_the_stores_own_and_only_one_step_loses_nothing(ran: dict[str, tuple[Any, int]]) -> None:
+def test_the_count_is_the_stores_own_and_only_one_step_loses_nothing(
+    lab: Laboratory, ran: dict[str, tuple[Any, int]]
+) -> None:
+    locks = lab.store("session_id").capabilities.locks_threads
     for mode, (told, in_the_store) in ran.items():
-        assert told["count"] == in_the_store
+        # Where the cookie is the store, the requests have cookies of their own, and that of the visitor says 0.
+        assert in_the_store == (told["count"] if locks else 0)
         assert told["count"] + told["lost"] == told["expected"] == 5
         assert sum(hit["counted"] for hit in told["hits"]) == told["count"] >= 1
-        assert (told["lost"] == 0) == (mode in SAFE), told
+        assert (told["lost"] == 0) == (locks and mode in SAFE), told
         assert {hit["status"] for hit in told["hits"]} == {200} and told["missing"] == 0
 
 
-def test_what_is_drawn_was_measured(ran: dict[str, tuple[Any, int]]) -> None:
+def test_what_is_drawn_was_measured(lab: Laboratory, ran: dict[str, tuple[Any, int]]) -> None:
+    locks = lab.store("session_id").capabilities.locks_threads
     for mode, (told, _) in ran.items():
         assert {hit["number"] for hit in told["hits"]} == {1, 2, 3, 4, 5}
         for hit in told["hits"]:
@@ -82,7 +86,7 @@ def test_what_is_drawn_was_measured(ran: dict[str, tuple[Any, int]]) -> None:
             assert hit["saved_at"] - hit["read_at"] >= THINKING * 1000, "the thinking was really waited for"
             assert len(spans(hit, "holding")) == HOLDS[mode], mode
             assert all(hit["arrived"] <= start <= end <= hit["finished"] for start, end in spans(hit, "holding"))
-        if mode in SAFE:
+        if locks and mode in SAFE:
             held = sorted(span for hit in told["hits"] for span in spans(hit, "holding"))
             assert all(end - start >= THINKING * 1000 for start, end in held)
             for before, later in zip(held, held[1:], strict=False):
@@ -160,11 +164,11 @@ def test_the_page_explains_the_trap_and_shows_the_code_that_runs(visitor: Witnes
 def test_what_the_backend_cannot_do_is_said_in_its_own_words(lab: Laboratory, visitor: Witness) -> None:
     page = " ".join(html.unescape(visitor.get("/lab/race").text).split())
     store = lab.store("session_id")
-    facts = store.facts
-    assert facts.locking in page and facts.cannot in page
-    assert ("would lose updates even with the last two ways" in page) == (not facts.locks_processes)
-    name = type(store).__name__
-    assert name in {cls.store_class.__name__ for cls in STORAGE_TYPES.values()} and name not in page
+    able = store.capabilities
+    assert able.locking in page and able.limitations in page and type(store).__name__ not in page
+    alone = able.locks_threads and not able.locks_processes
+    assert ("would lose updates even with the last two ways" in page) == alone
+    assert ("updates are lost here with all five ways" in page) == (not able.locks_threads)
 
 
 # --- what it takes ----------------------------------------------------------------------------------------------------

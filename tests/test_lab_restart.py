@@ -15,7 +15,7 @@ import pytest
 from lab import instances
 from lab.instances import Instances, Place
 from lab.pause import descendants
-from lab.restart import AT_ONCE, BEFORE, IN_TURN, QUESTIONS, facts_of
+from lab.restart import AT_ONCE, BEFORE, IN_TURN, QUESTIONS, capabilities_of
 from settings import ROOT, load_settings, read
 from tests.backends import BACKENDS, environment_of, options_of, postgresql
 from tests.balancer import wait_until
@@ -47,7 +47,7 @@ def second_sites(site: Site) -> list[int]:
 
 def sessions_in_the_database() -> set[str]:
     with psycopg.connect(postgresql().dsn) as connection:
-        return {key for (key,) in connection.execute("SELECT key FROM sessions WHERE data <> ''")}
+        return {key for (key,) in connection.execute("SELECT key FROM sessions WHERE kind = 'session'")}
 
 
 # --- the experiment ---------------------------------------------------------------------------------------------------
@@ -55,22 +55,22 @@ def sessions_in_the_database() -> set[str]:
 
 @pytest.mark.parametrize("profile", BACKENDS)
 def test_what_is_found_is_what_the_backend_declares(first: Site, profile: str, tmp_path: Path) -> None:
-    facts = facts_of(options_of(profile, tmp_path))
+    able = capabilities_of(options_of(profile, tmp_path))
     before = sessions_in_the_database() if profile == "postgresql" else set()
     told = Witness(first.url).post("/lab/restart", {"profile": profile, "restart": "yes"}, **JSON).json
     found = {finding["question"]: finding for finding in told["findings"]}
     assert list(found) == list(QUESTIONS)
     assert [finding["predicted"] for finding in told["findings"]] == [True, False, False, False]
     assert [finding["right"] for finding in told["findings"]] == [f["predicted"] == f["found"] for f in found.values()]
-    assert found["restart"]["found"] is found["restart"]["declared"] is facts.survives_restart
-    assert found["turns"]["found"] is found["turns"]["declared"] is facts.shared
-    assert found["secret"]["found"] is found["secret"]["declared"] is (facts.survives_restart and profile != "cookie")
-    if facts.shared:
+    assert found["restart"]["found"] is found["restart"]["declared"] is able.survives_restart
+    assert found["turns"]["found"] is found["turns"]["declared"] is able.shared
+    assert found["secret"]["found"] is found["secret"]["declared"] is (able.survives_restart and profile != "cookie")
+    if able.shared:
         assert found["restart"]["counts"] == [BEFORE + 1]
         assert found["turns"]["counts"] == [BEFORE + 1 + n for n in range(1, IN_TURN + 1)]
     else:
         assert found["restart"]["counts"] + found["turns"]["counts"] == [1] * (IN_TURN + 1), "a stranger each time"
-    assert found["at_once"]["declared"] is (facts.shared and facts.locks_processes)
+    assert found["at_once"]["declared"] is (able.shared and able.locks_processes)
     if found["at_once"]["declared"]:
         assert found["at_once"]["counts"] == [BEFORE + 1 + IN_TURN + AT_ONCE + 1]
     else:

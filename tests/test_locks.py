@@ -9,25 +9,38 @@ from contextlib import contextmanager
 
 import pytest
 
-from sessions import LockTimeout, locks
+from sessions import Unavailable, locks
+from sessions.backends.ram import RamStore
+from sessions.errors import LockTimeout
 from sessions.locks import FairLocks, Waiting, poll
+from sessions.testing import a_record
 
 LONG = 10.0  # seconds that nothing here takes
 
 
+class Counted(Waiting):
+    """A count of one test alone, which lets five wait."""
+
+    def __init__(self) -> None:
+        super().__init__(limit=5)
+        self._condition = threading.Condition()
+        self.changed = self._tell
+
+    def _tell(self, count: int) -> None:
+        with self._condition:
+            self._condition.notify_all()
+
+    def until(self, count: int) -> None:
+        """Return when so many threads wait."""
+        with self._condition:
+            assert self._condition.wait_for(lambda: self.count == count, LONG), f"{self.count} threads wait"
+
+
 @pytest.fixture
-def waiting(monkeypatch: pytest.MonkeyPatch) -> Waiting:
-    """A count of this test alone, which lets five wait."""
-    own = Waiting(limit=5)
+def waiting(monkeypatch: pytest.MonkeyPatch) -> Counted:
+    own = Counted()
     monkeypatch.setattr(locks, "waiting", own)
     return own
-
-
-def until(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG
-    while not happened():
-        assert time.monotonic() < end, "it did not happen"
-        time.sleep(0.0005)
 
 
 @contextmanager
@@ -41,7 +54,7 @@ def running(*targets: Callable[[], None]) -> Iterator[None]:
         assert not thread.is_alive()
 
 
-def test_who_came_first_is_served_first(waiting: Waiting) -> None:
+def test_who_came_first_is_served_first(waiting: Counted) -> None:
     table, order = FairLocks(), list[int]()
 
     def take(n: int) -> None:
@@ -53,7 +66,7 @@ def test_who_came_first_is_served_first(waiting: Waiting) -> None:
     threads = [threading.Thread(target=take, args=(n,)) for n in range(5)]
     for n, thread in enumerate(threads):
         thread.start()
-        until(lambda n=n: waiting.count > n)
+        waiting.until(n + 1)
     table.release("key")
     for thread in threads:
         thread.join(LONG)
@@ -61,7 +74,7 @@ def test_who_came_first_is_served_first(waiting: Waiting) -> None:
     assert (len(table), waiting.count) == (0, 0)
 
 
-def test_who_releases_and_takes_again_stands_behind_those_who_wait(waiting: Waiting) -> None:
+def test_who_releases_and_takes_again_stands_behind_those_who_wait(waiting: Counted) -> None:
     table, order = FairLocks(), list[str]()
     table.acquire("key", LONG)
 
@@ -71,7 +84,7 @@ def test_who_releases_and_takes_again_stands_behind_those_who_wait(waiting: Wait
         table.release("key")
 
     with running(take):
-        until(lambda: waiting.count == 1)
+        waiting.until(1)
         table.release("key")
         table.acquire("key", LONG)
         order.append("the one who had it")
@@ -79,54 +92,51 @@ def test_who_releases_and_takes_again_stands_behind_those_who_wait(waiting: Wait
     assert order == ["the one who waited", "the one who had it"]
 
 
-class Outside:
-    """Stands for a lock that other processes see."""
+def test_an_outage_that_the_holder_met_refuses_those_who_wait_and_nobody_else(waiting: Counted) -> None:
+    table, refused = FairLocks(), list[Unavailable]()
 
-    closed = False
-
-    def close(self) -> None:
-        self.closed = True
-
-
-def test_the_outside_lock_is_passed_to_those_who_waited_when_the_round_began_and_to_nobody_else(
-    waiting: Waiting,
-) -> None:
-    table, got, outside = FairLocks(), list[object](), Outside()
-
-    def take() -> None:
-        table.acquire("key", LONG)
-        got.append(table.passed("key"))
-        table.pass_on("key", outside)
-        table.release("key")
+    def wait() -> None:
+        with pytest.raises(Unavailable, match="no answer from 192.0.2.1") as caught:
+            table.acquire("key", LONG)
+        refused.append(caught.value)
 
     table.acquire("key", LONG)
-    assert table.passed("key") is None, "who finds the key free is the first of a round"
-    assert not table.pass_on("key", outside), "there is nobody"
-    with running(take):
-        until(lambda: waiting.count == 1)
-        table.begin_round("key")
-        with running(take):
-            until(lambda: waiting.count == 2)
-            assert table.pass_on("key", outside)
-            table.release("key")
-    assert got == [outside, None]
-    assert not outside.closed and len(table) == 0
-
-
-def test_an_outside_lock_passed_to_nobody_is_let_go(waiting: Waiting) -> None:
-    table, outside = FairLocks(), Outside()
-
-    def refused() -> None:
-        with pytest.raises(LockTimeout):
-            table.acquire("key", 0.05)
-
-    table.acquire("key", LONG)
-    with running(refused):
-        until(lambda: waiting.count == 1)
-        table.begin_round("key")
-        assert table.pass_on("key", outside)
+    table.refuse("key", Unavailable("nobody waits: it does no harm"))
+    with running(wait, wait, wait):
+        waiting.until(3)
+        table.refuse("key", Unavailable("no answer from 192.0.2.1"))
+    assert len(set(map(id, refused))) == 3, "threads share an error, and write their tracebacks into it"
+    assert not table.try_acquire("key"), "the holder has it still"
+    with pytest.raises(LockTimeout):
+        table.acquire("key", 0.01)
     table.release("key")
-    assert outside.closed and len(table) == 0
+    assert (len(table), waiting.count) == (0, 0)
+
+
+@pytest.mark.parametrize("step", ["_hold", "load", "save"])
+def test_an_outage_at_any_step_of_a_hold_refuses_those_who_wait(waiting: Counted, step: str) -> None:
+    """Also one that is met when the session is saved: whoever comes next would only meet it again."""
+    store = RamStore()
+    key = store.create(store.new_key(), a_record())
+    asked, down = list[str](), threading.Event()
+
+    def fail(*_: object) -> None:
+        asked.append(step)
+        down.set()
+        waiting.until(2)
+        raise Unavailable("no answer")
+
+    def visit() -> None:
+        with pytest.raises(Unavailable, match="no answer"):
+            store.acquire(key, LONG).commit(a_record())
+
+    setattr(store, step, fail)
+    with running(visit):
+        assert down.wait(LONG)
+        with running(visit, visit):
+            pass
+    assert asked == [step]
+    assert len(store.locks) == 0
 
 
 def test_different_keys_do_not_wait_for_each_other() -> None:
@@ -136,7 +146,7 @@ def test_different_keys_do_not_wait_for_each_other() -> None:
     assert len(table) == 50
 
 
-def test_a_wait_ends_in_time_and_leaves_nothing_behind(waiting: Waiting) -> None:
+def test_a_wait_ends_in_time_and_leaves_nothing_behind(waiting: Counted) -> None:
     table = FairLocks()
     table.acquire("key", LONG)
     for timeout in (0.02, 0, -1):
@@ -148,7 +158,7 @@ def test_a_wait_ends_in_time_and_leaves_nothing_behind(waiting: Waiting) -> None
     table.acquire("key", 0)
 
 
-def test_a_thread_that_gave_up_is_passed_over(waiting: Waiting) -> None:
+def test_a_thread_that_gave_up_is_passed_over(waiting: Counted) -> None:
     table, got = FairLocks(), threading.Event()
     table.acquire("key", LONG)
 
@@ -160,7 +170,7 @@ def test_a_thread_that_gave_up_is_passed_over(waiting: Waiting) -> None:
     with pytest.raises(LockTimeout):
         table.acquire("key", 0.01)
     with running(take):
-        until(lambda: waiting.count == 1)
+        waiting.until(1)
         table.release("key")
         assert got.wait(LONG)
 
@@ -221,7 +231,7 @@ def test_a_key_handed_to_a_thread_that_is_refused_at_that_moment_is_not_lost(mon
     assert table.try_acquire("key")
 
 
-def test_one_too_many_is_refused_at_once(waiting: Waiting) -> None:
+def test_one_too_many_is_refused_at_once(waiting: Counted) -> None:
     table = FairLocks()
     table.acquire("key", LONG)
 
@@ -230,7 +240,7 @@ def test_one_too_many_is_refused_at_once(waiting: Waiting) -> None:
         table.release("key")
 
     with running(*[take] * 5):
-        until(lambda: waiting.count == 5)
+        waiting.until(5)
         began = time.monotonic()
         with pytest.raises(LockTimeout, match="5 requests are waiting"):
             table.acquire("key", LONG)
@@ -241,7 +251,7 @@ def test_one_too_many_is_refused_at_once(waiting: Waiting) -> None:
     assert (len(table), waiting.count) == (0, 0)
 
 
-def test_the_limit_counts_all_keys_and_polling_too(waiting: Waiting) -> None:
+def test_the_limit_counts_all_keys_and_polling_too(waiting: Counted) -> None:
     waiting.limit = 1
     table = FairLocks()
     table.acquire("a", LONG)
@@ -251,13 +261,13 @@ def test_the_limit_counts_all_keys_and_polling_too(waiting: Waiting) -> None:
         table.release("a")
 
     with running(take):
-        until(lambda: waiting.count == 1)
+        waiting.until(1)
         with pytest.raises(LockTimeout, match="waiting"):
             poll(lambda: False, LONG, "b")
         table.release("a")
 
 
-def test_changes_of_the_number_are_told(waiting: Waiting) -> None:
+def test_changes_of_the_number_are_told(waiting: Counted) -> None:
     table, told = FairLocks(), list[int]()
     waiting.changed = told.append
     table.acquire("key", LONG)
@@ -266,7 +276,7 @@ def test_changes_of_the_number_are_told(waiting: Waiting) -> None:
     assert told == [1, 0]
 
 
-def test_polling_ends_with_success_or_in_time(waiting: Waiting) -> None:
+def test_polling_ends_with_success_or_in_time(waiting: Counted) -> None:
     answers = iter([False, False, True])
     poll(lambda: next(answers), LONG, "it")
     with pytest.raises(LockTimeout, match="it was locked by another process"):

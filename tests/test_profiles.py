@@ -1,4 +1,4 @@
-"""Every profile of site.conf starts the site, counts, and keeps or loses the count just as its facts say."""
+"""Every profile of site.conf starts the site, counts, and keeps or loses the count just as its backend declares."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from sessions.settings import STORAGE_TYPES
+from sessions.registry import BACKENDS as STORAGE_TYPES
+from sessions.registry import backend
 from settings import SITE_CONF, find_profiles, read
 from tests.backends import BACKENDS, SERVER_SIDE, SHARED, environment_of
 from tests.site import Site, free_port, run
@@ -44,12 +45,12 @@ def test_there_is_a_profile_for_every_backend_and_the_tests_run_on_each() -> Non
     assert set(find_profiles(read(SITE_CONF))) == set(STORAGE_TYPES) == set(BACKENDS)
 
 
-def test_it_counts_and_keeps_the_count_over_a_restart_as_its_facts_say(site: Site, profile: str) -> None:
+def test_it_counts_and_keeps_the_count_over_a_restart_as_its_backend_declares(site: Site, profile: str) -> None:
     visitor = Visitor(site.url, headers=JSON)
     assert [visitor.get("/counter").json for _ in range(3)] == [{"count": 1}, {"count": 2}, {"count": 3}]
     assert visitor.get("/healthz").json == {"status": "ok", "profile": profile}
     site.restart()
-    survives = STORAGE_TYPES[profile].store_class.facts.survives_restart
+    survives = backend(profile).store_class.capabilities.survives_restart
     assert visitor.get("/counter").json == {"count": 4 if survives else 1}
 
 
@@ -77,7 +78,7 @@ def own_reference(visitor: Visitor) -> str:
 
 def test_one_device_ends_another_and_then_all_others(site: Site, profile: str) -> None:
     """Where a backend cannot list them, the page says so in its words, and the accounts still end all others."""
-    facts = STORAGE_TYPES[profile].store_class.facts
+    capabilities = backend(profile).store_class.capabilities
     desk, phone, tablet = signed_in(site), signed_in(site), signed_in(site, stay="yes")
     references = [own_reference(visitor) for visitor in (desk, phone, tablet)]
     assert len(set(references)) == 3
@@ -85,13 +86,13 @@ def test_one_device_ends_another_and_then_all_others(site: Site, profile: str) -
     copy = desk.twin()
     end_phone = {"end": references[1], "password": PASSWORD["DEMO_PASSWORD"]}
     ended = desk.post("/account/sessions", end_phone)
-    if facts.lists:
+    if capabilities.lists:
         assert listed >= set(references)
         assert (ended.status, phone.get("/account").status) == (303, 401)
     else:
         assert listed == {references[0]}
-        assert ended.status == 404 and facts.cannot in ended.json["error"]
-        assert facts.cannot in html.unescape(desk.get("/account/sessions", Accept="text/html").text)
+        assert ended.status == 404 and capabilities.limitations in ended.json["error"]
+        assert capabilities.limitations in html.unescape(desk.get("/account/sessions", Accept="text/html").text)
     assert tablet.get("/account").status == 200
     assert desk.post("/account/sessions", end_phone | {"end": "others"}).status == 303
     assert [visitor.get("/account").status for visitor in (phone, tablet, copy, desk)] == [401, 401, 401, 200]
@@ -113,12 +114,12 @@ def test_the_id_changes_at_sign_in_at_sign_out_and_when_the_password_is_asked_fo
 
 
 def test_the_pages_say_what_the_backend_cannot_do_in_its_own_words(site: Site, profile: str) -> None:
-    facts = STORAGE_TYPES[profile].store_class.facts
+    capabilities = backend(profile).store_class.capabilities
     visitor = Visitor(site.url)
-    assert facts.cannot in html.unescape(visitor.get("/counter").text)
+    assert capabilities.limitations in html.unescape(visitor.get("/counter").text)
     compared = visitor.get("/backends")
     for name in BACKENDS:
-        assert STORAGE_TYPES[name].store_class.facts.cannot in html.unescape(compared.text)
+        assert backend(name).store_class.capabilities.limitations in html.unescape(compared.text)
     assert compared.set_cookie == []
 
 
@@ -126,7 +127,7 @@ def test_backends_says_which_profile_runs_which_could_and_which_server_is_away()
     nowhere = f"127.0.0.1:{free_port()}"
     with Site("ram", env={"MEMCACHED_SERVERS": nowhere, "DATABASE_URL": f"postgresql://ada@{nowhere}/ada"}) as site:
         backends = Visitor(site.url, headers=JSON).get("/backends").json["backends"]
-        assert {name: facts["state"] for name, facts in backends.items()} == {
+        assert {name: found["state"] for name, found in backends.items()} == {
             "ram": "running",
             "file": "ready",
             "cookie": "ready",  # on a loopback address the site would make a secret

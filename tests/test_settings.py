@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
+import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +14,21 @@ import cherrypy
 import pytest
 
 import sessions
-from sessions import ConfigError, RamSession
-from sessions.backends.ram import RamStore
-from sessions.limits import Limits
-from sessions.settings import Settings
-from sessions.table import stores
+from sessions import ConfigError, options
+from sessions.backends.file import FileSession
+from sessions.backends.ram import RamSession, RamStore
+from sessions.options import Settings
+from sessions.record import Limits
+from sessions.registry import check_names, registry, session_class
 
+from .site import ROOT, environment
 from .wsgi import Client, Counter, application
 
 UNSET = object()
 
 
 class SpareStore(RamStore):
-    """A stranger's store, with an option of its own."""
+    """A store of the site's own, with an option of its own."""
 
     def __init__(self, *, colour: str, size: int = 1) -> None:
         super().__init__()
@@ -39,9 +44,15 @@ def _installed() -> None:
     sessions.install()
 
 
-def refused(**options: Any) -> str:
+def read(**given: Any) -> Settings:
+    """Return the settings that these options make, without opening their store."""
+    check_names(given)
+    return options.parse(given, session_class(given))
+
+
+def refused(**given: Any) -> str:
     with pytest.raises(ConfigError) as caught:
-        Settings.parse(options)
+        read(**given)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -62,11 +73,11 @@ def refused(**options: Any) -> str:
         ("httponly", ["yes", None, 2]),
         ("samesite", ["lax", None, True, "", []]),
         ("persistent", ["no", None]),
-        ("clean_freq", [-1, "5", None, math.inf]),
+        ("clean_freq", [-1, "5", True, math.inf]),
         ("locking", ["none", None, True, []]),
-        ("lock_timeout", [0, -1, None, "10", math.inf]),
+        ("lock_timeout", [0, -1, None, "10", math.inf, timedelta(0), timedelta(seconds=-1), timedelta.max]),
         ("debug", ["yes", None]),
-        ("storage_type", ["redis", 5, ["file"]]),
+        ("storage_type", ["redis", 5, ["file"], " ram"]),
         ("storage_class", ["file", int, RamStore, sessions.Session]),
     ],
 )
@@ -81,26 +92,27 @@ def test_a_wrong_value_is_refused_and_its_option_named(name: str, values: list[A
      ("lockng", "locking"), ("snapshot", "snapshot_path"), ("life_time", "lifetime"), ("storagetype", "storage_type")],
 )  # fmt: skip
 def test_an_unknown_option_is_refused_and_the_nearest_named(wrong: str, nearest: str) -> None:
-    assert refused(**{wrong: 1}) == f"tools.sessions.{wrong} is no option of sessions: did you mean {nearest}?"
+    assert refused(**{wrong: 1}) == f"tools.sessions.{wrong} is an unknown option of sessions: did you mean {nearest}?"
 
 
-def test_an_option_like_none_is_refused_with_all_that_are_known() -> None:
+def test_an_option_unlike_any_other_is_refused_with_all_that_are_known() -> None:
     assert "known are " in refused(qqqqqq=1)
 
 
 @pytest.mark.parametrize("value", [UNSET, None, ""])
 def test_a_missing_storage_path_is_named(value: Any) -> None:
-    options = {} if value is UNSET else {"storage_path": value}
-    assert refused(storage_type="file", **options) == "tools.sessions.storage_path is missing: FileSession needs it"
+    given = {} if value is UNSET else {"storage_path": value}
+    assert refused(storage_type="file", **given) == "tools.sessions.storage_path is missing: FileSession needs it"
 
 
 @pytest.mark.parametrize(
     ("options", "named"),
     [({"storage_type": "file", "storage_path": 5}, "storage_path"), ({"snapshot_path": 5}, "snapshot_path"),
      ({"storage_type": "file", "storage_path": "here", "durable": "yes"}, "durable"),
-     *(({"storage_type": "memcached", "servers": "127.0.0.1:1", "patience": wrong}, "patience is .* at most 1, or None")
-       for wrong in (0, -1, 1.1, True, "1", math.nan)),
-     ({"storage_type": "postgresql", "dsn": "host=127.0.0.1 port=1", "patience": 3.1}, "patience is .* at most 3")],
+     *(({"storage_type": "memcached", "servers": "127.0.0.1:1", "server_timeout": wrong},
+        "server_timeout is .* at most 1, or None") for wrong in (0, -1, 1.1, True, "1", math.nan)),
+     ({"storage_type": "postgresql", "dsn": "host=127.0.0.1 port=1", "server_timeout": 3.1},
+      "server_timeout is .* at most 3")],
 )  # fmt: skip
 def test_a_wrong_option_of_a_backend_stops_the_start(
     options: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,7 +123,7 @@ def test_a_wrong_option_of_a_backend_stops_the_start(
 
 
 def test_the_defaults_are_those_of_the_design() -> None:
-    settings = Settings.parse({})
+    settings = read()
     found = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     assert found == {
         "storage_class": RamSession, "timeout": 60, "lifetime": None, "remember_timeout": 14 * 24 * 60,
@@ -135,37 +147,57 @@ class Accounts:
 def test_accounts_need_both_methods(lacking: str) -> None:
     methods = {name: lambda self, user: None for name in ("valid_since", "revoke") if name != lacking}
     assert "valid_since and revoke" in refused(accounts=type("Half", (), methods)())
-    assert isinstance(Settings.parse({"accounts": Accounts()}).accounts, Accounts)
+    assert isinstance(read(accounts=Accounts()).accounts, Accounts)
 
 
 def test_the_limits_of_a_remembered_user_are_options_of_their_own() -> None:
-    settings = Settings.parse({"timeout": 5, "lifetime": 50, "remember_timeout": 7, "remember_lifetime": None})
+    settings = read(timeout=5, lifetime=50, remember_timeout=7, remember_lifetime=None)
     assert (settings.limits, settings.when_remembered) == (Limits(5, 50), Limits(7, None))
+
+
+# CherryPy's ways to say a thing
+
+
+@pytest.mark.parametrize("name", ["secure", "httponly", "persistent", "debug"])
+def test_one_and_zero_are_true_and_false(name: str) -> None:
+    assert getattr(read(**{name: 1}), name) is True
+    assert getattr(read(**{name: 0}), name) is False
+
+
+@pytest.mark.parametrize("never", [None, False, 0])
+def test_none_and_false_as_clean_freq_are_no_cleaning(never: Any) -> None:
+    assert read(clean_freq=never).clean_freq == 0
+
+
+def test_lock_timeout_may_be_a_timedelta() -> None:
+    assert read(lock_timeout=timedelta(minutes=1, milliseconds=500)).lock_timeout == 60.5
 
 
 def test_an_option_of_another_backend_passes() -> None:
     """So that a profile is changed by one line."""
-    assert Settings.parse({"storage_type": "ram", "storage_path": "unused"}) == Settings.parse({})
+    assert read(storage_type="ram", storage_path="unused") == read()
 
 
 @pytest.mark.parametrize(
-    ("storage_type", "storage_class"), [("ram", RamSession), ("file", sessions.FileSession), (None, RamSession)]
+    ("storage_type", "storage_class"),
+    [("ram", RamSession), ("file", FileSession), (None, RamSession), ("RAM", RamSession), ("File", FileSession)],
 )
-def test_a_storage_type_names_its_class(storage_type: str | None, storage_class: type) -> None:
-    assert Settings.parse({"storage_type": storage_type, "storage_path": "x"}).storage_class is storage_class
+def test_a_storage_type_names_its_class_in_any_case(storage_type: str | None, storage_class: type) -> None:
+    assert read(storage_type=storage_type, storage_path="x").storage_class is storage_class
 
 
 @pytest.mark.parametrize(
-    "options",
+    "given",
     [{}, {"secure": "auto"}, {"secure": False}, {"secure": True, "domain": "x"}, {"secure": True, "path": "/a"},
      {"secure": True, "path_header": "X"}],
 )  # fmt: skip
-def test_a_host_cookie_is_refused_where_browsers_would_drop_it(options: dict[str, Any]) -> None:
-    assert "browsers then want" in refused(name="__Host-sid", **options)
+@pytest.mark.parametrize("name", ["__Host-sid", "__HOST-sid"])  # browsers compare without case
+def test_a_host_cookie_is_refused_where_browsers_would_drop_it(name: str, given: dict[str, Any]) -> None:
+    assert "browsers then want" in refused(name=name, **given)
 
 
 def test_a_host_cookie_is_accepted_with_secure_and_the_root_path() -> None:
-    assert Settings.parse({"name": "__Host-sid", "secure": True, "path": "/"}).path == "/"
+    assert read(name="__Host-sid", secure=True, path="/").path == "/"
 
 
 @pytest.mark.parametrize("secure", ["auto", False])
@@ -248,7 +280,7 @@ def test_a_wrong_option_where_sessions_are_off_stops_nothing() -> None:
     config = {"/": {"tools.sessions.on": True}, "/static": {"tools.sessions.on": False, "tools.sessions.timeout": "x"}}
     app = cherrypy.Application(node(), "", config)
     sessions.open_stores(app)
-    assert len(stores.of(app)) == 1
+    assert len(registry.stores(app)) == 1
 
 
 def test_a_page_tree_that_leads_back_to_itself_is_walked_once() -> None:
@@ -257,7 +289,7 @@ def test_a_page_tree_that_leads_back_to_itself_is_walked_once() -> None:
     root.child.parent = root
     app = cherrypy.Application(root, "", {"/": {"tools.sessions.on": True}})
     sessions.open_stores(app)
-    assert len(stores.of(app)) == 1
+    assert len(registry.stores(app)) == 1
 
 
 def test_an_application_that_is_mounted_nowhere_fixed_can_be_opened() -> None:
@@ -267,20 +299,89 @@ def test_an_application_that_is_mounted_nowhere_fixed_can_be_opened() -> None:
     assert [client.get().text for _ in range(2)] == ["1", "2"]
 
 
+# -------------------------------------------------------------------- the start
+
+SITE = """
+import sys
+sys.addaudithook(lambda event, args: print("bound a port") if event == "socket.bind" else None)
+import cherrypy, sessions
+sessions.install()
+
+class Root:
+    @cherrypy.expose
+    def index(self):
+        return ""
+
+    @cherrypy.expose
+    @cherrypy.config(**{"tools.sessions.timeout": 5})
+    def page(self):
+        return ""
+
+cherrypy.config.update({"server.socket_port": 0, "server.socket_host": "127.0.0.1", "engine.autoreload.on": False})
+cherrypy.engine.subscribe("main", cherrypy.engine.exit)  # called once it is up
+config = {"/": {"tools.sessions.on": True, **OPTIONS}}
+"""
+STARTS = {
+    "quickstart": "cherrypy.quickstart(Root(), '/', config)",
+    "engine": "cherrypy.tree.mount(Root(), '/shop', config); cherrypy.engine.start(); cherrypy.engine.block()",
+}
+WRONG = {
+    "unknown": ({"timeuot": 5}, "tools.sessions.timeuot is an unknown option of sessions: did you mean timeout?"),
+    "malformed": ({"locking": "no"}, "tools.sessions.locking is 'no': it must be 'implicit', 'early' or 'explicit'"),
+    "missing": ({"storage_type": "file"}, "tools.sessions.storage_path is missing: FileSession needs it"),
+    "of the backend": ({"storage_type": "cookie", "secret": "short"}, "secret number 1 has 5 characters and needs"),
+    "no folder": ({"storage_type": "file", "storage_path": "/dev/null/x"}, "storage_path: cannot keep sessions in"),
+}
+
+
+def started(how: str, **given: Any) -> subprocess.CompletedProcess[str]:
+    """Run a site with these options to its end; it ends by itself once it is up."""
+    code = SITE.replace("OPTIONS", repr({f"tools.sessions.{name}": value for name, value in given.items()}))
+    return subprocess.run(
+        [sys.executable, "-c", code + STARTS[how]], capture_output=True, text=True, timeout=60, cwd=ROOT,
+        env=environment(),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("how", STARTS)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_a_wrong_option_stops_the_start_with_one_line_before_the_port_opens(how: str, wrong: str) -> None:
+    given, message = WRONG[wrong]
+    ended = started(how, **given)
+    assert ended.returncode not in (0, -6, -9, -11), ended
+    assert "bound a port" not in ended.stdout
+    said = ended.stdout + ended.stderr
+    assert "Traceback" not in said, said
+    assert [message in line for line in said.splitlines()].count(True) == 1, said
+    assert ended.stderr.splitlines()[-1].startswith(f"sessions: {message}"), said
+
+
+@pytest.mark.parametrize("how", STARTS)
+def test_a_site_with_right_options_opens_its_port(how: str) -> None:
+    """What the test above looks for would be seen."""
+    ended = started(how)
+    assert (ended.returncode, ended.stdout.count("bound a port")) == (0, 1), ended
+
+
 # -------------------------------------------------------------------- storage classes, applications
 
 
-def test_a_strangers_class_brings_its_own_options() -> None:
+def test_a_class_of_the_sites_own_brings_its_own_options() -> None:
     app = application(Counter(), storage_class=SpareSession, colour="red", size=3)
-    (store,) = sessions.table.stores.of(app)
+    (store,) = registry.stores(app)
     assert (store.colour, store.size) == ("red", 3)
     client = Client(app)
     assert [client.get().text for _ in range(3)] == ["1", "2", "3"]
 
 
-def test_a_strangers_missing_or_unknown_option_is_named() -> None:
+def test_its_missing_or_unknown_option_is_named() -> None:
     assert refused(storage_class=SpareSession).startswith("tools.sessions.colour is missing: SpareSession")
     assert "did you mean colour?" in refused(storage_class=SpareSession, color="red")
+
+
+def test_a_class_of_the_sites_own_passes_over_the_options_of_other_backends() -> None:
+    settings = read(storage_class=SpareSession, colour="red", storage_path="unused")
+    assert settings.store == (("colour", "red"), ("size", 1))
 
 
 def test_two_applications_share_neither_sessions_nor_settings(tmp_path: Path) -> None:

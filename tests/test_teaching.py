@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from pages.attributes import DEMOS
-from sessions.settings import known_options
+from sessions.options import Settings
+from sessions.registry import known_options
 from settings import SITE_CONF, read
 from tests.site import ROOT, Site
 from tests.transcript import check, in_console
@@ -68,7 +69,8 @@ def test_every_address_file_button_and_option_that_is_named_exists(site: Site) -
         assert not is_here(path) or visitor.get(path).status in (200, 303), path
     for name in re.findall(r"`((?:docs|tests|pages)/\S+)`", TEXT):
         assert (ROOT / name).is_file(), name
-    assert set(re.findall(r"`tools\.sessions\.(\w+)", TEXT)) <= known_options() | {"on"}
+    options = {"on", *Settings.__dataclass_fields__, *known_options()}
+    assert set(re.findall(r"`tools\.sessions\.(\w+)", TEXT)) <= options
     assert "thirteen" in TEXT and len(DEMOS) == 13
     buttons = {"/cookie/attributes": "Set them all", "/session": "Keep something", "/login": "Stay signed in"}
     for path, button in buttons.items():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 
+import cherrypy
 import pytest
 from cheroot.server import HTTPServer
 from cheroot.workers.threadpool import ThreadPool
 
-from sessions import locks, workers
+from sessions import locks
+from sessions.errors import LockTimeout
 
 LONG = 30.0  # seconds that nothing here takes
 
@@ -24,15 +26,15 @@ def wait_until(happened: Callable[[], bool]) -> None:
 @pytest.fixture
 def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPool]:
     """A real pool of three threads, watched, and calm again after a twentieth of a second."""
-    monkeypatch.setattr(workers, "_CALM", 0.05)
+    monkeypatch.setattr(locks, "IDLE_SECONDS", 0.05)
     server = HTTPServer(("127.0.0.1", 0), gateway=None)
     pool = server.requests = ThreadPool(server, min=3)
     pool.start()
-    monkeypatch.setattr(workers.cherrypy.server, "httpserver", server)
-    spare = workers.SpareWorkers()
-    spare.start()
+    monkeypatch.setattr(cherrypy.server, "httpserver", server)
+    scaler = locks.ThreadPoolScaler()
+    scaler.start()
     yield pool
-    spare.stop()
+    scaler.stop()
     pool.stop()
 
 
@@ -66,6 +68,6 @@ def test_one_session_cannot_take_every_place_in_the_queues(monkeypatch: pytest.M
     monkeypatch.setattr(locks, "MAX_WAITING_FOR_ONE", 0)
     busy = locks.FairLocks()
     busy.acquire("one", 1)
-    with pytest.raises(locks.LockTimeout, match="waiting for this session already"):
+    with pytest.raises(LockTimeout, match="waiting for this session already"):
         busy.acquire("one", LONG)
     busy.acquire("another", 1)

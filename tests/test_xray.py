@@ -6,16 +6,18 @@ import html
 import re
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import cherrypy
 import pytest
 
 import app
 import sessions
-from pages import behind
+from pages import behind, picture
 from pages import site as site_pages
+from sessions import events
 from sessions.events import watchers
-from sessions.settings import Settings
+from sessions.options import Settings
 from tests.backends import SECRET
 from tests.conftest import PASSWORD, every_profile
 from tests.site import Site
@@ -41,10 +43,10 @@ def steps(shown: str) -> list[str]:
 
 @every_profile
 def test_it_shows_what_the_request_did_and_what_the_store_has(visitor: Witness, profile: str) -> None:
-    assert steps(xray(visitor.get("/counter").text)) == ["cookie", "handler", "answered", "saved", "told"]
+    assert steps(xray(visitor.get("/counter").text)) == ["cookie", "handler", "answered", "saved", "cookie_set"]
     shown = xray(visitor.get("/counter").text)
     life = ["cookie", "handler", "asked", "locked", "loaded", "answered", "compared", "saved", "unlocked"]
-    assert steps(shown) in (life, [*life, "told"])  # the cookie profile sets its cookie at each change
+    assert steps(shown) in (life, [*life, "cookie_set"])  # the cookie profile sets its cookie at each change
     assert re.search(r"count\|1\|2\|", shown)
     assert f"{2 if profile in SERVERS else 0} round trips" in shown
     assert '{"count":2}' in shown and visitor.count() == 3
@@ -74,8 +76,26 @@ def test_a_redirect_is_shown_once_under_the_page_that_it_leads_to(visitor: Witne
     visitor.sign_in(PASSWORD)
     shown = xray(visitor.get("/account").text)
     assert "POST /login, which led here" in shown
-    assert "told|The answer sets the cookie (new)." in shown and "(signed in)|–|ada|" in shown
+    assert "cookie_set|The answer sets the cookie (new)." in shown and "(signed in)|–|ada|" in shown
     assert "which led here" not in xray(visitor.get("/account").text)
+
+
+@pytest.mark.parametrize("profile", ["file", "cookie"], indirect=True)
+def test_a_redirect_is_shown_also_where_the_page_that_it_leads_to_changes_the_session(visitor: Witness) -> None:
+    visitor.count()
+    visitor.post("/counter/reset")
+    assert "POST /counter/reset, which led here" in xray(visitor.get("/counter").text)
+
+
+def test_every_event_has_its_words() -> None:
+    names = re.findall(r"^    (\w+) {2,}", events.__doc__ or "", re.M)
+    assert sorted(picture._STEPS) == sorted([*names, "handler", "answered"])
+    record = sessions.Record("{}", 0.0, 1.0)
+    details: dict[str, Any] = dict.fromkeys(("why", "to", "what", "account", "before"), "a word")
+    details |= dict.fromkeys(("sent", "well_formed", "locked", "changed"), True)
+    details |= {"record": record, "how": "moved", "ahead": 2}
+    for words in (picture._STEPS, picture._STEPS | picture._WITHOUT_LOCK):
+        assert all(words[name](details) for name in names)
 
 
 def test_a_redirect_is_shown_to_nobody_else(known: Witness, site: Site) -> None:
@@ -115,7 +135,7 @@ def test_neither_an_id_nor_a_secret_is_in_it(visitor: Witness) -> None:
 def test_the_secrets_of_a_backend_of_ones_own_are_hidden_too(monkeypatch: pytest.MonkeyPatch) -> None:
     own = {name: f"the {name}" for name in ("secret", "dsn", "password", "api_token", "private_key", "table")}
     settings = Settings(sessions.RamSession, store=tuple(own.items()))
-    request = SimpleNamespace(session_settings=settings, config={}, handler=None)
+    request = SimpleNamespace(session=SimpleNamespace(settings=settings), config={}, handler=None)
     monkeypatch.setattr(cherrypy.serving, "request", request)
     shown = html.unescape(re.sub(r"<[^>]+>", "", behind.of_request()["settings"]))
     assert [name for name, value in own.items() if value in shown] == ["table"] and shown.count("(hidden)") == 5

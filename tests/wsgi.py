@@ -34,6 +34,11 @@ class Client:
     jar: dict[str, str] = field(default_factory=dict)
 
     def get(self, path: str = "/", **headers: str) -> Answer:
+        """Ask for a page; its stream is read to the end.
+
+        Args:
+            headers: to send, by their names in the WSGI environment: cookie, x_forwarded_for.
+        """
         environ = {
             "REQUEST_METHOD": "GET", "SCRIPT_NAME": self.app._script_name or "", "PATH_INFO": path, "QUERY_STRING": "",
             "SERVER_NAME": "site", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "site",
@@ -59,6 +64,10 @@ class Client:
         self._keep(cookies)
         return Answer(int(status[:3]), {name.lower(): value for name, value in fields}, cookies, text)
 
+    def twin(self) -> Client:
+        """Return somebody who has a copy of the cookies."""
+        return Client(self.app, dict(self.jar))
+
     def _keep(self, cookies: SimpleCookie) -> None:
         for name, morsel in cookies.items():
             if morsel["max-age"] == "0":
@@ -68,7 +77,7 @@ class Client:
 
 
 def application(root: Any, mount: str = "", **options: Any) -> cherrypy.Application:
-    """An application with sessions on and these options; its stores are open, and nothing cleans them."""
+    """Return an application with sessions on and these options; its stores are open, and nothing cleans them."""
     sessions.install()
     set_here = {f"tools.sessions.{name}": value for name, value in {"on": True, "clean_freq": 0, **options}.items()}
     app = cherrypy.Application(root, mount, {"/": {"request.show_tracebacks": False, **set_here}})
@@ -87,12 +96,12 @@ class Counter:
 
 
 @contextmanager
-def logged() -> Iterator[list[str]]:
-    """What the package logs meanwhile."""
+def logged(name: str = "sessions") -> Iterator[list[str]]:
+    """Collect the lines that the package logs meanwhile, or that another logger does."""
     lines: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
-    log = logging.getLogger("sessions")
+    log = logging.getLogger(name)
     log.addHandler(handler)
     try:
         yield lines

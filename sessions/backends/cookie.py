@@ -1,56 +1,50 @@
 """Sessions in the browser: the cookie holds the values, encrypted and authenticated. Nothing is stored on the server.
 
-The cookie is ID.TOKEN: the session's id, and a Fernet token (AES-128-CBC, HMAC-SHA256) of a serial number and the
-packed record. The record's checksum takes in the id, so that no token fits another id.
+The cookie is ID.TOKEN: the session's id, and base64url of
 
-While requests of a session are under way, this process keeps what they share: the newest state among the cookies
-that came in, and what was written since. That is what the locks of the process guard, and why two requests at once
-count two. When the last of them is over it is forgotten.
+    key id (4 bytes)   nonce (12)   ciphertext and tag of the packed record (AES-256-GCM-SIV, RFC 8452)
+
+AES-GCM-SIV forgives a nonce that was drawn twice, as 96 random bits are in the end. The hash of the id, the cookie's
+name and the format are the associated data, so that no token fits another id or cookie. The key id names one of the
+secrets, so that rotating them costs no second try.
+
+The key of such a session holds the token, and so changes with each save: what a store loads elsewhere, this one opens.
+Nothing is locked or merged. Of two requests at once the last answer wins, in one process as between many.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import re
-import threading
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+import secrets
+from typing import Any
 
-from ..errors import ConfigError, TooLarge, Unreadable
-from ..facts import Facts
-from ..record import Record, reference
-from ..store import Store, log
+from ..errors import ConfigError, CorruptRecord, TooLarge
+from ..record import SESSION, Record
+from ..session import Session
+from ..store import Capabilities, Hold, Store
 
-if TYPE_CHECKING:
-    from cryptography.fernet import Fernet
-
-_COOKIE = re.compile(r"([A-Za-z0-9_-]{20,200})\.([A-Za-z0-9_-]{100,4096})")
+_COOKIE = re.compile(r"([A-Za-z0-9_-]{20,200})\.([A-Za-z0-9_-]{60,4096})")
 _LONGEST = 4096  # bytes of name and value together that every browser takes (RFC 6265bis section 5.7)
-_ID_AND_DOT = 44
+_KEY_ID, _NONCE, _TAG = 4, 12, 16  # bytes
+_ID = 43  # characters
 _SECRET_LENGTH = 32
-_MOST_UNREAD = 16  # tokens kept unread while one request of their session takes its time
 _MAKE_ONE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
 
 
-@dataclass
-class _Session:
-    """A session that requests of this process are using.
+class CookieHold(Hold):
+    """A session that was read from its cookie. It keeps nobody away; saving makes the next cookie."""
 
-    Attributes:
-        users: how many requests.
-        unread: tokens that came in and were not looked into yet: a page that does not use its session decrypts nothing.
-        serial: of the newest state.
-        record: the newest state; None if there is none, or if it was deleted.
-        token: the newest state as the browser is to keep it.
-    """
+    __slots__ = ()
+    _store: CookieStore
 
-    users: int = 0
-    unread: list[str] = field(default_factory=list)
-    serial: int = 0
-    record: Record | None = None
-    token: str = ""
-    dead: bool = False
+    def _commit(self, record: Record) -> bool:
+        if record.kind == SESSION:  # a tombstone would have to be left in the browser
+            self.key = self._store.seal(self.key, record)
+        return True
+
+    def release(self) -> None:
+        self._released = True
 
 
 class CookieStore(Store):
@@ -64,9 +58,10 @@ class CookieStore(Store):
         ConfigError: a secret is missing or too short, or the package `cryptography` is.
     """
 
-    facts = Facts(
+    capabilities = Capabilities(
         survives_restart=True,
         shared=True,
+        locks_threads=False,
         locks_processes=False,
         revokes=False,
         counts=False,
@@ -75,127 +70,106 @@ class CookieStore(Store):
         max_bytes=2800,
         keeps="In the browser's cookie, encrypted. The server keeps nothing.",
         sharing="All processes, on any number of machines, that have the same secret.",
-        locking="A fair queue among the threads of a process; between processes the last answer wins.",
+        locking="None: of two requests at once the last answer wins, in one process as between many.",
         cleaning="There is nothing to clean: both limits are checked whenever a cookie comes in.",
         outage="It is never down while the site is up. Without the secret all sessions are lost.",
         needs="A secret, and the package cryptography.",
-        cannot="CookieSession cannot revoke or lock across processes, cannot list the sessions of a user, and cannot "
-        "resist replay: a copy of an old cookie works until it expires.",
+        limitations="CookieSession cannot lock or revoke, cannot list the sessions of a user, and cannot resist "
+        "replay: a copy of an old cookie works until it expires.",
     )
-
-    finds_early = True  # what a request under way may still send is all that could be known of a session that moves
 
     def __init__(self, *, secret: str = "") -> None:
         super().__init__()
-        self._fernets = [_fernet(text) for text in _split(secret)]
-        self._mutex = threading.Lock()
-        self._sessions: dict[str, _Session] = {}
-
-    def is_well_formed(self, cookie: str) -> bool:
-        return _COOKIE.fullmatch(cookie) is not None
+        self._keys = dict(map(_derive, _split(secret)))
+        self._newest = next(iter(self._keys))
 
     def find(self, cookie: str) -> tuple[str, str] | None:
         found = _COOKIE.fullmatch(cookie)
-        if found is None:
-            return None
-        id, token = found.groups()
-        key = self.key_of(id)
-        with self._mutex:
-            session = self._sessions.setdefault(key, _Session())
-            session.users += 1
-            session.unread.append(token)
-            if len(session.unread) > _MOST_UNREAD:
-                self._read_all(session, key)
-        return id, key
+        return (found[1], f"{found[2]}.{self.key_of(found[1])}") if found else None
 
     def cookie_value(self, id: str, key: str) -> str:
-        return f"{id}.{self._sessions[key].token}"
+        return f"{id}.{key.partition('.')[0]}"
 
-    def leave(self, key: str) -> None:
-        with self._mutex:
-            session = self._sessions.get(key)
-            if session:
-                session.users -= 1
-                if session.users <= 0:
-                    del self._sessions[key]
+    def seal(self, key: str, record: Record) -> str:
+        """Return the key that holds `record`, for the session of `key`.
+
+        Raises:
+            TooLarge: no browser would take the cookie.
+        """
+        hashed = key.rpartition(".")[2]
+        line, nonce = record.pack(hashed), secrets.token_bytes(_NONCE)
+        size = len(self.cookie_name) + _ID + 1 + -(-4 * (_KEY_ID + _NONCE + len(line) + _TAG) // 3)
+        if size > _LONGEST:
+            raise TooLarge(size, _LONGEST, "a session cookie")
+        sealed = self._keys[self._newest].encrypt(nonce, line, self._bound_to(hashed))
+        return f"{base64.urlsafe_b64encode(self._newest + nonce + sealed).rstrip(b'=').decode()}.{hashed}"
 
     def load(self, key: str) -> Record | None:
-        with self._mutex:
-            session = self._sessions.get(key)
-            if session is None:
-                return None
-            self._read_all(session, key)
-            return session.record
+        token, _, hashed = key.rpartition(".")
+        return self._open(token, hashed)[1] if token else None
 
-    def create(self, key: str, record: Record) -> None:
-        token = self._seal(key, 1, record)
-        with self._mutex:
-            self._sessions[key] = _Session(users=1, serial=1, record=record, token=token)
+    def acquire(self, key: str, timeout: float) -> Hold:
+        token, _, hashed = key.rpartition(".")
+        hold = CookieHold(self, key)
+        key_id, hold.record = self._open(token, hashed) if token else (b"", None)
+        if hold.record and key_id != self._newest:
+            try:
+                hold.key = self.seal(key, hold.record)
+            except TooLarge:
+                pass  # it was made for a shorter cookie name, and stays as it is
+        return hold
 
-    def replace(self, key: str, record: Record) -> bool:
-        before = self.load(key)
-        if before is None or not before.data:
-            return False
-        with self._mutex:
-            session = self._sessions.get(key)
-            if session is None or session.record is None or not session.record.data:
-                return False  # deleted or moved since we looked
-            token = self._seal(key, session.serial + 1, record) if record.data else ""
-            session.serial, session.record, session.token = session.serial + 1, record, token
-        return True
+    def create(self, key: str, record: Record) -> str:
+        return self.seal(key, record)
 
-    def delete(self, key: str) -> None:
-        """End the session for the requests under way. A copy of its cookie that comes in later cannot be told."""
-        with self._mutex:
-            session = self._sessions.get(key)
-            if session:
-                session.dead, session.record = True, None
+    def save(self, key: str, record: Record) -> None:
+        """Do nothing: `CookieHold` gives the browser what is to be kept."""
 
-    def place(self, key: str) -> str:
-        return f"the browser's cookie {self.cookie_name}, encrypted; on the server, nowhere"
+    def remove(self, key: str) -> None:
+        """Do nothing: a copy of the cookie that comes in later cannot be told."""
+
+    def enter(self, key: str, record: Record, *, new: bool = False) -> None:
+        """Do nothing: there is no place for an index."""
+
+    def leave(self, key: str, user: str) -> None:
+        """Do nothing, as above."""
 
     def purge(self, limit: int) -> int:
         return 0
 
-    def _seal(self, key: str, serial: int, record: Record) -> str:
-        token = self._fernets[0].encrypt(b"%d %b" % (serial, record.pack(key))).decode().rstrip("=")
-        size = len(self.cookie_name) + _ID_AND_DOT + len(token)
-        if size > _LONGEST:
-            raise TooLarge(size, _LONGEST, "a session cookie")
-        return token
+    def describe_location(self, key: str) -> str:
+        return f"the browser's cookie {self.cookie_name}, encrypted; on the server, nowhere"
 
-    def _read_all(self, session: _Session, key: str) -> None:
-        while session.unread:
-            self._look_into(session, key, session.unread.pop())
+    def describe_record(self, key: str, record: Record) -> str:
+        return record.pack(key.rpartition(".")[2]).decode()
 
-    def _look_into(self, session: _Session, key: str, token: str) -> None:
-        """Adopt a token that came in if it is ours, and newer than what is here."""
-        opened = self._open(key, token)
-        if opened is None or session.dead:
-            return
-        serial, record, newest_secret = opened
-        if serial > session.serial:
-            session.serial, session.record = serial, record
-            session.token = token
-            if not newest_secret:
-                with contextlib.suppress(TooLarge):  # it was made for a shorter cookie name, and stays as it is
-                    session.token = self._seal(key, serial, record)
+    def _bound_to(self, hashed: str) -> bytes:
+        return f"1 {self.cookie_name} {hashed}".encode()
 
-    def _open(self, key: str, token: str) -> tuple[int, Record, bool] | None:
-        """Serial number, record, and whether the newest secret opened it; None for what is not ours."""
-        from cryptography.fernet import InvalidToken
+    def _open(self, token: str, hashed: str) -> tuple[bytes, Record | None]:
+        """Return which secret has sealed a token, and its record; None for what is cut off, forged, or another's."""
+        from cryptography.exceptions import InvalidTag
 
-        padded = token + "=" * (-len(token) % 4)  # which a cookie would have to be quoted for
-        for fernet in self._fernets:
-            try:
-                serial, packed = fernet.decrypt(padded).split(b" ", 1)
-                return int(serial), Record.unpack(key, packed), fernet is self._fernets[0]
-            except InvalidToken:
-                continue  # of another secret, cut off, or forged
-            except Unreadable:
-                break  # the token of another session
-        log.info("session %s: its cookie is not one of ours", reference(key))
-        return None
+        try:
+            content = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+        except ValueError:
+            return b"", None
+        key_id, nonce, sealed = content[:_KEY_ID], content[_KEY_ID : _KEY_ID + _NONCE], content[_KEY_ID + _NONCE :]
+        key = self._keys.get(key_id)
+        if key is None:
+            return b"", None
+        try:
+            return key_id, Record.unpack(hashed, key.decrypt(nonce, sealed, self._bound_to(hashed)))
+        except (InvalidTag, CorruptRecord, ValueError):
+            return b"", None
+
+
+class CookieSession(Session):
+    """A session in the browser's cookie, encrypted. CookieSession cannot lock or revoke, cannot list the sessions of a
+    user, and cannot resist replay: a copy of an old cookie works until it expires."""
+
+    __slots__ = ()
+    store_class = CookieStore
 
 
 def _split(secret: str) -> list[str]:
@@ -210,13 +184,18 @@ def _split(secret: str) -> list[str]:
     return texts
 
 
-def _fernet(secret: str) -> Fernet:
-    """The key of a secret, by HKDF (RFC 5869): any long text will do, and no other use of it yields the same key."""
+def _derive(secret: str) -> tuple[bytes, Any]:
+    """Return the key of a secret with its id, by HKDF (RFC 5869): any long text will do, and no other use of it yields
+    the same key."""
     try:
-        from cryptography.fernet import Fernet
+        from cryptography.exceptions import UnsupportedAlgorithm
+        from cryptography.hazmat.primitives.ciphers.aead import AESGCMSIV
         from cryptography.hazmat.primitives.hashes import SHA256
         from cryptography.hazmat.primitives.kdf.hkdf import HKDF
     except ImportError:
         raise ConfigError("CookieSession needs the package cryptography: pip install cryptography") from None
-    key = HKDF(SHA256(), 32, salt=None, info=b"sessions.CookieStore 1").derive(secret.encode())
-    return Fernet(base64.urlsafe_b64encode(key))
+    derived = HKDF(SHA256(), 32 + _KEY_ID, salt=None, info=b"sessions.CookieStore format 1").derive(secret.encode())
+    try:
+        return derived[32:], AESGCMSIV(derived[:32])
+    except UnsupportedAlgorithm:
+        raise ConfigError("CookieSession needs cryptography with OpenSSL 3.2: pip install -U cryptography") from None

@@ -1,32 +1,211 @@
 """Sessions in files: they survive a restart, and all processes of one machine share them.
 
-A session is one file, storage_path/AB/KEY, where AB are the first two digits of the key's hash. `journal.py` says what
-is in it, and how it is locked; `file_users.py` how the sessions of a user are found without looking at all.
+A session is one file, storage_path/AB/KEY, where AB are the first two digits of the key's hash. It is a journal: each
+line is a packed record with its checksum, and the last whole line is the state. So
+
+  * a save is one append (6 us; a temporary file and os.replace cost 170 to 240 us),
+  * a process killed at any byte leaves the line before, and the next save cuts the torn rest off,
+  * `tail -n 1 FILE` shows the session.
+
+A journal that has grown is rewritten by a rename. The file's time of modification carries the deadline when that is
+later than the one in the line: a renewal is one utime, and the cleaner finds what has expired by looking at folders.
+
+The lock is a file beside it, KEY.lock, by zc.lockfile, which the kernel lets go with the process that held it. It is
+made when the session is first locked, and removed with it; the cleaner removes what a killed process has left. Keys are
+never used again, so a lock whose session has gone protects nothing, and to remove it needs no look at who waits for it.
+The index of a user is used again: it is locked by one file for each folder, AB/.lock, which stays. The session file's
+own flock was the way before. It took 10 us less, but not on Windows, where a file that is open can be neither renamed
+nor removed; and a lock on a file that was rewritten or deleted meanwhile had to be found out.
 """
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import functools
 import os
+import re
 import stat
+import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
-from ..errors import ConfigError, Unreadable
-from ..facts import Facts
-from ..locks import poll
-from ..record import Record, reference
-from ..store import Hold, Store, log
-from . import file_users
-from .file_hold import FileHold, answers
-from .file_turns import Turns
-from .journal import KEY, NEW, UNREADABLE, Journal
+import zc.lockfile
 
+from ..errors import ConfigError, CorruptRecord, LockTimeout, Unavailable
+from ..events import log, publish
+from ..locks import LONGEST_PAUSE, poll
+from ..record import SESSION, TOMBSTONE, Record, reference
+from ..session import Session
+from ..store import Capabilities, Hold, Store
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+COMPACT_AT = 32768  # bytes of a journal that are cheaper to keep than to rewrite: that costs as much as ten saves
+KEY = re.compile(r"[\w-]*[0-9a-f]{64}", re.ASCII)  # pattern of a session file's name
+UNREADABLE, NEW, LOCK = ".unreadable", ".new", ".lock"  # what other names end with
+_TAIL = 4096  # bytes at the end of a journal that are read first; they hold the last line of nearly every session
 _FOLDERS = tuple(f"{n:02x}" for n in range(256))
+_MARKER = ".writable"  # what shows that the folder is the one of the start, and not where its disk was mounted
 _KEEP = {UNREADABLE: 7 * 86400, NEW: 3600}  # seconds until the cleaner removes what was set aside, or left by a kill
 _YOUNG = 60  # seconds in which a file that makes no sense may be one that is just being made
-_REPLACE_TIMEOUT = 10.0  # seconds
-_NEXT = 1.0  # seconds after which somebody who is next, and does not take the lock though it is free, is passed over
-_TIDIED = 500  # leftovers in the index that whoever lists a user's sessions removes at most
+_TURNS = 8  # that the threads of other processes have while one waits
+_TYPE = 0o170000  # of a file, among the bits of its mode
+_LATEST = 1 << 62  # nanoseconds that a file's time can hold
+# Nobody may make a request follow a link, or wait for a pipe, in the place of a session.
+_FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+_NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}  # what opening a link, a folder or a socket says
+
+
+def translate_os_errors(method: Callable[P, T]) -> Callable[P, T]:
+    """Make a disk that is full, gone or forbidden an unavailable store. A missing session is no such error."""
+
+    @functools.wraps(method)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(*args, **kwargs)
+        except OSError as error:
+            raise _unavailable(error) from error
+
+    return wrapper
+
+
+def _unavailable(error: OSError) -> Unavailable:
+    return Unavailable(f"session files: {error}")
+
+
+def read_journal(path: str, key: str) -> tuple[Record, int, int]:
+    """Return the state of a journal, the size of the file, and where its last whole line ends, in bytes.
+
+    Raises:
+        CorruptRecord: there is no whole line, or the last one is no record.
+    """
+    fd = os.open(path, os.O_RDONLY | _FLAGS)
+    try:
+        found = os.fstat(fd)
+        if found.st_mode & _TYPE != stat.S_IFREG:
+            raise CorruptRecord("it is no file")
+        size = found.st_size
+        if size > _TAIL:
+            os.lseek(fd, -_TAIL, os.SEEK_END)
+        lines = os.read(fd, size).rsplit(b"\n", 2)
+        if size > _TAIL and not lines[2:]:  # the last line is longer than that
+            os.lseek(fd, 0, os.SEEK_SET)
+            lines = os.read(fd, size).rsplit(b"\n", 2)
+    finally:
+        os.close(fd)
+    if not lines[1:]:
+        raise CorruptRecord("it has no whole line")
+    record = Record.unpack(key, lines[-2])
+    if found.st_mtime > record.deadline and record.kind != TOMBSTONE:
+        record = record._replace(deadline=found.st_mtime)
+    return record, size, size - len(lines[-1])
+
+
+def write_line(path: str, line: bytes, record: Record, durable: bool, flags: int, end: int | None = None) -> None:
+    """Append a line to a journal, and note the deadline beside it; sync both if `durable`.
+
+    Args:
+        end: cut off what stands behind this byte before: the torn line of a process that was killed.
+    """
+    fd = os.open(path, flags | os.O_APPEND | _FLAGS, 0o600)
+    try:
+        if end is not None:
+            os.ftruncate(fd, end)
+        while line:  # a disk that fills up takes a part first
+            line = line[os.write(fd, line) :]
+        write_deadline(path, record)
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def write_deadline(path: str, record: Record) -> None:
+    """Note the deadline of a record as the file's time of modification, for the cleaner and for renewals."""
+    if record.kind != TOMBSTONE:  # a session that has moved is not live: its deadline stands in its line only
+        moment = int(record.deadline * 1e9)
+        if moment > _LATEST:
+            moment = _LATEST
+        os.utime(path, ns=(moment, moment))
+
+
+class FileHold(Hold):
+    """Holds a session by its lock file. Its own file is open only while it is read or written: on Windows one that is
+    open can be neither replaced nor removed."""
+
+    __slots__ = ("_end", "_gone", "_lock", "_path", "_size")
+    _store: FileStore
+
+    def __init__(self, store: FileStore, key: str, path: str, lock: zc.lockfile.SimpleLockFile | None) -> None:
+        self._store, self.key, self._path, self._lock = store, key, path, lock
+        self._released, self.record = False, None
+        self._size = self._end = 0  # of the file, and where its last whole line ends
+        self._gone = False
+
+    def _read(self) -> Record | None:
+        try:
+            record, self._size, self._end = read_journal(self._path, self.key)
+            return record
+        except OSError as error:
+            self._store.check_missing(self._path, error)
+            self._gone = True
+            return None
+
+    def _commit(self, record: Record) -> bool:
+        before, durable = self.record, self._store.durable
+        try:
+            if before and record.deadline > before.deadline and record == before._replace(deadline=record.deadline):
+                if not durable:
+                    write_deadline(self._path, record)
+                    return True
+            line = record.pack(self.key) + b"\n"
+            if self._end > COMPACT_AT and self._end > 3 * len(line) and self._rewrite(line, record):
+                return True
+            try:
+                write_line(self._path, line, record, durable, os.O_RDWR, self._end if self._size > self._end else None)
+            except FileNotFoundError:  # somebody has removed it by hand
+                return False
+            except OSError:
+                os.truncate(self._path, self._end)
+                if before:  # the time of modification is now that of the failure
+                    write_deadline(self._path, before)
+                raise
+        except OSError as error:
+            raise _unavailable(error) from error
+        return True
+
+    def _rewrite(self, line: bytes, record: Record) -> bool:
+        """Replace the journal by one of a single line. Return False if that cannot be now, on Windows while somebody
+        reads it without a lock: it grows on."""
+        new = self._path + NEW
+        write_line(new, line, record, self._store.durable, os.O_CREAT | os.O_TRUNC | os.O_WRONLY)
+        try:
+            os.replace(new, self._path)
+        except PermissionError:
+            os.unlink(new)
+            return False
+        if self._store.durable:
+            sync_folder(self._path)
+        return True
+
+    @translate_os_errors
+    def _remove(self) -> None:
+        self._store.remove(self.key)
+        self._gone = True
+
+    @translate_os_errors
+    def _quarantine(self) -> None:
+        insist(os.replace, self._path, self._path + UNREADABLE)
+        self._gone = True
+
+    def _unlock(self) -> None:
+        if self._lock:
+            self._lock.close()
+            if self._gone and not self._store.is_index(self.key):
+                remove_lock(self._path + LOCK)
 
 
 class FileStore(Store):
@@ -41,17 +220,17 @@ class FileStore(Store):
         ConfigError: the folder cannot be made or written.
     """
 
-    facts = Facts(
+    capabilities = Capabilities(
         survives_restart=True,
         shared=True,
         locks_processes=True,
         keeps="One file for each session.",
         sharing="All processes of one machine that name the same folder.",
-        locking="A fair queue among the threads of a process; between processes the lock of the file, which the kernel "
-        "drops with the process that held it.",
+        locking="A fair queue among the threads of a process; between processes a lock file, which the kernel lets go "
+        "with the process that held it.",
         outage="A folder that is full, gone or forbidden: 503 until it is back, and no session is lost.",
         needs="A folder that the site may write.",
-        cannot="FileSession cannot be shared by several machines: do not trust file locks over a network.",
+        limitations="FileSession cannot be shared by several machines: do not trust file locks over a network.",
     )
 
     def __init__(self, *, storage_path: str, durable: bool = False) -> None:
@@ -65,207 +244,237 @@ class FileStore(Store):
         self._next_folder = 0
         try:
             os.makedirs(self.root, mode=0o700, exist_ok=True)
-            for folder in _FOLDERS:  # now, so that a folder missing later means "unmounted", not "no such session"
+            for folder in _FOLDERS:
                 os.makedirs(f"{self.root}/{folder}", mode=0o700, exist_ok=True)
-            os.close(os.open(f"{self.root}/.writable", os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o600))
-            self._turns = Turns(f"{self.root}/.turns")
-            if stat.S_IMODE(os.stat(self.root).st_mode) & 0o077:
+            os.close(os.open(f"{self.root}/{_MARKER}", os.O_CREAT | os.O_WRONLY, 0o600))
+            if os.name == "posix" and stat.S_IMODE(os.stat(self.root).st_mode) & 0o077:
                 log.warning("storage_path: other users can look into %s; chmod 700 it", self.root)
         except OSError as error:
             raise ConfigError(f"storage_path: cannot keep sessions in {self.root}: {error.strerror}") from error
 
     def path(self, key: str) -> str:
-        """The file of a session."""
+        """Return the file of a session."""
         return f"{self.root}/{key[-64:-62]}/{key}"
 
-    def place(self, key: str) -> str:
-        return f"the last line of {self.path(key)}"
-
-    def _folder(self, user_key: str) -> str:
-        return self.path(user_key) + file_users.SUFFIX
-
-    def _entry(self, key: str, user: str) -> str:
-        whose = key[:-64] + self.user_key(user)[-64:]  # the cleaner also meets sessions of other applications
-        return f"{self._folder(whose)}/{key}"
-
-    @answers
     def _hold(self, key: str, timeout: float) -> Hold:
-        end = time.monotonic() + timeout
-        passed: Journal | None = self.locks.passed(key)
-        while (journal := passed or Journal.open(self.path(key), self.durable)) is not None:
-            try:
-                if not passed:
-                    self._lock(key, journal, end - time.monotonic())
-                if (hold := self._held(key, journal)) is not None:
-                    if not passed:
-                        self.locks.begin_round(key)
-                    return hold
-            except BaseException:
-                journal.close()
-                raise
-            journal.close()  # it was deleted, rewritten or set aside: look again
-            passed = None
-        return Hold(self, key, None)
+        path = f"{self.root}/{key[-64:-62]}/{key}"
+        lock_path = path + LOCK
+        if self.is_index(key):
+            lock_path = self._folder_lock(path)
+        elif not os.access(path, os.F_OK):  # nobody can make it meanwhile: nobody knows the id of a new session
+            return FileHold(self, key, path, None)
+        try:
+            lock = zc.lockfile.SimpleLockFile(lock_path)
+            if not self._take_turn(lock_path):
+                return FileHold(self, key, path, lock)
+            lock.close()
+            with contextlib.suppress(LockTimeout, OSError):  # who waits tries again within this time
+                poll(lambda: os.stat(lock_path).st_size <= _TURNS, LONGEST_PAUSE, "")
+        except zc.lockfile.LockError:
+            pass
+        except OSError:
+            self._make_folder(lock_path)
+        locks = list[zc.lockfile.SimpleLockFile]()
+        poll(lambda: self._try_lock(lock_path, locks, waits=True), timeout, f"session {reference(key)}")
+        return FileHold(self, key, path, locks[0])
 
-    def _lock(self, key: str, journal: Journal, timeout: float) -> None:
-        """Lock the file after the processes that wait for it already.
+    # A poller meets a lock that the threads of another process hand to each other only by chance. The size of the lock
+    # file counts the turns since somebody has been waiting: 0 while nobody does.
 
-        A process that was stopped while it waited is the next still, and does not come: nobody gives way for long.
+    @staticmethod
+    def _take_turn(path: str) -> bool:
+        """Count a turn that was had without waiting. Return whether it is another process's, which has waited for as
+        many as are fair."""
+        try:
+            turns = os.stat(path).st_size
+            if turns:
+                os.truncate(path, turns + 1)
+        except OSError:  # it has gone with its session; on Windows, where it is locked
+            return False
+        return turns > _TURNS
+
+    @translate_os_errors
+    def _try_lock(self, path: str, locks: list[zc.lockfile.SimpleLockFile], waits: bool = False) -> bool:
+        try:
+            locks.append(zc.lockfile.SimpleLockFile(path))
+        except zc.lockfile.LockError:
+            pass
+        if waits:
+            with contextlib.suppress(OSError):
+                if locks or not os.stat(path).st_size:
+                    os.truncate(path, 0 if locks else 1)
+        return bool(locks)
+
+    @staticmethod
+    def _folder_lock(path: str) -> str:
+        return f"{os.path.dirname(path)}/{LOCK}"
+
+    @translate_os_errors
+    def _make_folder(self, path: str) -> None:
+        """Make the folder of a session anew, unless the whole disk has gone."""
+        os.stat(f"{self.root}/{_MARKER}")
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+
+    def check_missing(self, path: str, error: OSError) -> None:
+        """Do nothing if a session file cannot be opened because there is none.
+
+        Raises:
+            CorruptRecord: something else is in its place.
+            Unavailable: the disk does not do what is asked.
         """
-        patience = time.monotonic() + _NEXT
+        if error.errno in _NO_FILE:
+            raise CorruptRecord(f"it is no file: {error.strerror}") from error
+        if error.errno != errno.ENOENT:
+            raise _unavailable(error) from error
+        self._make_folder(path)  # raises where the whole disk has gone: that is not "no such session"
 
-        def attempt() -> bool:
-            return (self._turns.take(key) or time.monotonic() > patience) and journal.try_lock()
-
-        try:
-            poll(attempt, timeout, f"session {reference(key)}")
-        finally:
-            self._turns.leave(key)
-
-    def _held(self, key: str, journal: Journal) -> FileHold | None:
-        try:
-            hold = FileHold(self, key, journal)
-            return hold if journal.had_name else None
-        except Unreadable as error:
-            journal.set_aside(error)
-            return None
-
-    @answers
     def load(self, key: str) -> Record | None:
-        journal = Journal.open(self.path(key), self.durable)
-        if journal is None:
-            return None
+        path = self.path(key)
         try:
-            return journal.read()
-        except Unreadable as error:
-            journal.set_aside(error)
+            return read_journal(path, key)[0]
+        except OSError as error:
+            self.check_missing(path, error)
             return None
-        finally:
-            journal.close()
 
-    @answers
-    def create(self, key: str, record: Record) -> None:
-        if not record.user:
-            Journal.create(self.path(key), self.durable, record)
-            return
-        with file_users.entered(self._entry(key, record.user), self.durable):
-            Journal.create(self.path(key), self.durable, record)
-
-    def replace(self, key: str, record: Record) -> bool:
-        return self.acquire(key, _REPLACE_TIMEOUT).commit(record)
-
-    @answers
-    def delete(self, key: str) -> None:
-        journal = Journal.open(self.path(key), self.durable)
-        if journal is not None:
+    @translate_os_errors
+    def save(self, key: str, record: Record) -> None:
+        path, line, flags = self.path(key), record.pack(key) + b"\n", os.O_CREAT | os.O_WRONLY
+        try:
             try:
-                journal.delete()
-            finally:
-                journal.close()
+                write_line(path, line, record, self.durable, flags)
+            except FileNotFoundError:
+                self._make_folder(path)
+                write_line(path, line, record, self.durable, flags)
+            if self.durable:
+                sync_folder(path)
+        except BaseException:
+            self.remove(key)
+            raise
 
-    def forget(self, key: str, user: str) -> None:
-        """Take a session that has ended or changed hands out of the index by user. What has been done cannot fail any
-        more because of that; an entry too many does no harm."""
-        if user:
-            try:
-                file_users.forget(self._entry(key, user))
-            except OSError as error:
-                log.warning("session %s stays in the index until the cleaner comes: %s", reference(key), error)
+    @translate_os_errors
+    def remove(self, key: str) -> None:
+        path = self.path(key)
+        with contextlib.suppress(FileNotFoundError):
+            insist(os.unlink, path)
+            if self.durable:
+                sync_folder(path)
 
-    @answers
-    def live(self, user: str | None) -> Iterator[tuple[str, Record]]:
-        found = []
-        for key in (entry.name for entry in self._sessions()) if user is None else self._keys_of(user):
-            record = self._peek(key)
-            if record and record.data and user in (None, record.user):
-                found.append((key, record))
-        return iter(found)
+    @translate_os_errors
+    def scan(self) -> Iterator[tuple[str, Record]]:
+        found = self.load_all(entry.name for entry in self._sessions())
+        return iter([(key, record) for key, record in found.items() if record.kind == SESSION])
 
     def _sessions(self) -> Iterator[os.DirEntry[str]]:
         for folder in _FOLDERS:
             for entry in self._entries(folder):
-                if entry.name.startswith(self.namespace) and KEY.fullmatch(entry.name):
+                name = entry.name
+                if name.startswith(self.namespace) and KEY.fullmatch(name) and not self.is_index(name):
                     yield entry
 
-    def _keys_of(self, user: str) -> list[str]:
-        folder = self._folder(self.user_key(user))
-        file_users.tidy(folder, self.path, _TIDIED)
-        return file_users.keys(folder)
-
-    def _peek(self, key: str) -> Record | None:
-        """The record of a session that may just be being made, so one that makes no sense is not set aside."""
-        journal = Journal.open(self.path(key), self.durable)
-        if journal is None:
-            return None
+    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
         try:
-            return journal.read()
-        except Unreadable:
-            return None
-        finally:
-            journal.close()
+            with os.scandir(f"{self.root}/{folder}") as entries:
+                yield from entries
+        except FileNotFoundError:
+            os.stat(f"{self.root}/{_MARKER}")
 
-    @answers
+    @translate_os_errors
     def purge(self, limit: int) -> int:
-        removed = tidied = 0
+        removed = 0
         for _ in _FOLDERS:
             for entry in self._entries(_FOLDERS[self._next_folder]):
                 if removed == limit:
                     return removed  # the next call looks at this folder again
                 try:
-                    if entry.name.endswith(file_users.SUFFIX):
-                        tidied += file_users.tidy(entry.path, self.path, limit - tidied)
-                    else:
-                        removed += self._remove_if_due(entry)
+                    removed += self._clean(entry)
                 except OSError as error:  # one bad file; the others can still be cleaned
                     log.warning("the cleaner could not look at %s: %s", entry.path, error)
             self._next_folder = (self._next_folder + 1) % len(_FOLDERS)
         return removed
 
-    def _entries(self, folder: str) -> Iterator[os.DirEntry[str]]:
-        with os.scandir(f"{self.root}/{folder}") as entries:
-            yield from entries
-
-    def _remove_if_due(self, entry: os.DirEntry[str]) -> int:
+    def _clean(self, entry: os.DirEntry[str]) -> int:
+        """Remove a file that nobody needs any more. Return how many sessions have ended with it."""
         try:
             found = entry.stat(follow_symlinks=False)
         except FileNotFoundError:
             return 0
-        age = time.time() - found.st_ctime
+        age, name = time.time() - found.st_ctime, entry.name
         for suffix, seconds in _KEEP.items():
-            if entry.name.endswith(suffix) and age > seconds:
+            if name.endswith(suffix) and age > seconds:
                 os.unlink(entry.path)
-        if found.st_mtime > self.clock() or not KEY.fullmatch(entry.name):
+        if name.endswith(LOCK) and name != LOCK and not os.access(entry.path.removesuffix(LOCK), os.F_OK):
+            remove_lock(entry.path)  # of a process that was killed
+        if found.st_mtime > self.clock() or not KEY.fullmatch(name):
             return 0
-        journal = Journal.open(entry.path, self.durable)
-        if journal is None:
-            return 0
+        return self._remove_if_due(name, age)
+
+    def _remove_if_due(self, key: str, age: float) -> int:
+        path, locks = self.path(key), list[zc.lockfile.SimpleLockFile]()
+        if not self._try_lock(self._folder_lock(path) if self.is_index(key) else path + LOCK, locks):
+            return 0  # its holder may be renewing it
+        hold = FileHold(self, key, path, locks[0])
         try:
-            if journal.try_lock() and journal.has_name and (record := journal.read()).deadline <= self.clock():
-                journal.unlink()
-                self.forget(entry.name, record.user)
+            record = hold._read()
+            if record and record.deadline <= self.clock():
+                hold._remove()
+                self.ended(key, record)
                 return 1
-        except Unreadable as error:
+        except CorruptRecord as error:
             if age > _YOUNG:
-                journal.set_aside(error)
+                publish("quarantined", key, why=str(error))
+                hold._quarantine()
         finally:
-            journal.close()
+            hold._unlock()
         return 0
 
-    @answers
+    @translate_os_errors
     def count(self) -> int:
         now = self.clock()
-        return sum(_mtime(entry) > now for entry in self._sessions())
+        return sum(_modified(entry) > now for entry in self._sessions())
 
-    @answers
+    @translate_os_errors
     def ping(self) -> None:
-        os.utime(f"{self.root}/.writable")
+        os.utime(f"{self.root}/{_MARKER}")
 
-    def close(self) -> None:
-        self._turns.close()
+    def describe_location(self, key: str) -> str:
+        return f"the last line of {self.path(key)}"
 
 
-def _mtime(entry: os.DirEntry[str]) -> float:
+class FileSession(Session):
+    """A session in a file under `storage_path`. Survives a restart; shared by all processes of the machine."""
+
+    __slots__ = ()
+    store_class = FileStore
+
+
+def _modified(entry: os.DirEntry[str]) -> float:
     try:
         return entry.stat(follow_symlinks=False).st_mtime
     except FileNotFoundError:
         return 0.0
+
+
+def insist(operation: Callable[..., None], *paths: str) -> None:
+    """Remove or rename a file, which on Windows fails while somebody reads it without a lock, for some microseconds."""
+    for _ in range(100 if sys.platform == "win32" else 0):
+        try:
+            return operation(*paths)
+        except PermissionError:
+            time.sleep(0.005)
+    operation(*paths)
+
+
+def remove_lock(path: str) -> None:
+    """Remove the lock file of a session that has gone. On Windows, whoever has it open removes it in turn."""
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def sync_folder(path: str) -> None:
+    """Make it durable that the file `path` is there, or is not; Windows does that by itself."""
+    if hasattr(os, "O_DIRECTORY"):
+        fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)

@@ -15,12 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConfigError, Unavailable
-from ..facts import Facts
-from ..locks import FairLocks
 from ..record import Record
-from ..store import Store
-
-_STEP_TIMEOUT = 10.0  # seconds for a load and a save of the site's
+from ..session import Session
+from ..store import Capabilities, Store
 
 
 class FunctionStore(Store):
@@ -37,12 +34,11 @@ class FunctionStore(Store):
         ConfigError: what is given is no function.
     """
 
-    facts = Facts(
+    capabilities = Capabilities(
         survives_restart=True,
         shared=True,
         locks_processes=False,
         counts=False,
-        lists=False,
         purges=False,
         keeps="Wherever two functions of the site put it.",
         sharing="All processes whose functions reach the same place.",
@@ -50,8 +46,9 @@ class FunctionStore(Store):
         cleaning="An expired session is removed when its cookie comes again; the rest is for the site to clean.",
         outage="A function that raises an error: 503 until it does not, and no session is lost.",
         needs="Two functions of the site.",
-        cannot="FunctionSession cannot lock across processes or list the sessions of a user: two functions give it no "
-        "means to.",
+        limitations="FunctionSession cannot lock across processes: two functions give it no means to. Of two sign-ins "
+        "of one user in two processes at the same moment, one may be missing in the list of that user's sessions "
+        "until it is renewed.",
     )
 
     def __init__(
@@ -64,50 +61,42 @@ class FunctionStore(Store):
         super().__init__()
         self._load, self._save = _function("load", load), _function("save", save)
         self._delete = _function("delete", delete) if delete else None
-        self._steps = FairLocks()  # "look, then save" is one step in this process
 
     def load(self, key: str) -> Record | None:
         data = _call(self._load, key)
         if not data:
             return None
-        line = data.encode("ascii", "replace") if isinstance(data, str) else bytes(data)
-        return Record.unpack(key, line)
+        return Record.unpack(key, data.encode("ascii", "replace") if isinstance(data, str) else bytes(data))
 
-    def create(self, key: str, record: Record) -> None:
+    def save(self, key: str, record: Record) -> None:
         _call(self._save, key, record.pack(key).decode())
 
-    def replace(self, key: str, record: Record) -> bool:
-        self._steps.acquire(key, _STEP_TIMEOUT)
-        try:
-            before = self.load(key)
-            if before is None or not before.data:
-                return False
-            self.create(key, record)
-            return True
-        finally:
-            self._steps.release(key)
+    def remove(self, key: str) -> None:
+        if self._delete:
+            _call(self._delete, key)
+        elif _call(self._load, key):
+            _call(self._save, key, "")
 
-    def delete(self, key: str) -> None:
-        self._steps.acquire(key, _STEP_TIMEOUT)
-        try:
-            if self._delete:
-                _call(self._delete, key)
-            elif _call(self._load, key):
-                _call(self._save, key, "")
-        finally:
-            self._steps.release(key)
-
-    def set_aside(self, key: str) -> None:
+    def quarantine(self, key: str) -> None:
         data = _call(self._load, key)
         if data:
             _call(self._save, f"unreadable:{key}", data)
-        self.delete(key)
-
-    def place(self, key: str) -> str:
-        return f"what {_name(self._load)}('{key}') gives"
+        self.remove(key)
 
     def purge(self, limit: int) -> int:
         return 0
+
+    def describe_location(self, key: str) -> str:
+        return f"what {_name(self._load)}('{key}') gives"
+
+
+class FunctionSession(Session):
+    """A session wherever two functions of the site put it. FunctionSession cannot lock across processes: two functions
+    give it no means to. Of two sign-ins of one user in two processes at the same moment, one may be missing in the list
+    of that user's sessions until it is renewed."""
+
+    __slots__ = ()
+    store_class = FunctionStore
 
 
 def _function(option: str, given: Any) -> Callable[..., Any]:

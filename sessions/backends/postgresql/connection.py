@@ -1,0 +1,227 @@
+"""How the server is talked to: waits that are bounded, a bounded number of connections, errors told apart.
+
+This is the one module that imports the driver, so a site without PostgreSQL needs none. psycopg waits for an answer as
+long as it takes, TCP does not notice a server that hangs (its kernel goes on acknowledging), and `statement_timeout` is
+kept by the very server that hangs. So `Connection` gives up by itself.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Any
+
+import psycopg
+from psycopg import conninfo, errors, pq
+from psycopg_pool import ConnectionPool
+
+from ...errors import ConfigError, LockTimeout, Unavailable
+from ...events import publish, watchers
+from .table import RIGHTS, Statements, table_sql
+
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+SERVER_TIMEOUT = 3.0  # seconds in which the server answers, and in which a connection is free
+CONNECT_TIMEOUT = 3  # seconds for a new connection
+START_TIMEOUT = 10.0  # seconds for which a start waits for another one that is making the table
+LOCK_STEP = 1.0  # seconds for which a lock is waited for in one piece
+MAX_CONNECTIONS = 16  # of one store
+MAX_HOLDS = 12  # of these, how many may wait for a lock or hold a session; see Pool
+
+
+class Connection(psycopg.Connection[tuple[Any, ...]]):
+    """A connection whose every wait has a bound."""
+
+    server_timeout = SERVER_TIMEOUT  # of its store
+    timeout = SERVER_TIMEOUT  # of the answer under way
+    hung = False  # whether one did not come
+
+    def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
+        """Wait as psycopg does, but not for ever. A connection whose answer has not come is closed: what the server
+        sends later would be taken for the answer to the next statement."""
+        try:
+            return super().wait(gen, interval, self.timeout if timeout is None else timeout)
+        except psycopg.OperationalError:
+            if self.pgconn.transaction_status == pq.TransactionStatus.ACTIVE:
+                self.hung = True
+                self.close()
+            raise
+
+    def query(self, sql: str, params: Sequence[Any] = (), lock_timeout: float = 0) -> Cursor:
+        """Send one or several statements at once, wait once, and return a cursor at the result of the first. They may
+        take `lock_timeout` seconds more than the usual."""
+        self.timeout = self.server_timeout + lock_timeout
+        cursor = self.execute(sql, params)
+        if watchers:
+            publish("trip", to="PostgreSQL", what=sql)
+        return cursor
+
+    def query_locking(self, sql: str, params: Sequence[Any], timeout: float) -> Cursor:
+        """Begin a transaction with statements of which one takes a lock; return a cursor at the result of the first.
+
+        A wait for a lock and a server that hangs look the same, so the lock is waited for in steps: a hanging server is
+        noticed after one step and `server_timeout`, however long `timeout` is.
+        """
+        left = timeout
+        while True:
+            step = max(min(left, LOCK_STEP), 0.001)  # 0 would mean: without a bound
+            left -= step
+            begin = f"BEGIN; SET LOCAL lock_timeout = {round(step * 1000)}; "
+            try:
+                return self.query(begin + sql, params, step).set_result(2)
+            except errors.LockNotAvailable:
+                self.query("ROLLBACK")
+                if left <= 0:
+                    raise LockTimeout(f"the session was locked by another process for {timeout:.3g} seconds") from None
+
+
+class Pool:
+    """Connections to one server, opened when they are needed: a site without visitors has none.
+
+    A request that holds a session keeps its connection while the page runs, and may want a second one, to store the
+    session under its next id. If holders could take every connection, each would wait for the second one until all of
+    them fail. So some are kept for what is done in a moment.
+    """
+
+    def __init__(self, dsn: str, server_timeout: float) -> None:
+        try:
+            given = conninfo.conninfo_to_dict(dsn)
+        except (psycopg.ProgrammingError, AttributeError):  # it is no text, or the error's text may quote the password
+            raise ConfigError("dsn must be text such as postgresql://user@localhost:5432/database") from None
+        parts = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()} | given
+        self.server = f"{parts.get('host') or parts.get('hostaddr') or '(local socket)'}:{parts.get('port') or 5432}"
+        self.address = f"{self.server}/{parts.get('dbname') or parts.get('user')}"  # for logs: without a password
+        options: dict[str, Any] = {
+            "autocommit": True,  # a transaction begins where a statement says BEGIN
+            "cursor_factory": psycopg.ClientCursor,  # several statements in one send; nothing is prepared
+            "prepare_threshold": None,
+            "client_encoding": "UTF8",
+            "connect_timeout": given.get("connect_timeout") or CONNECT_TIMEOUT,
+            "application_name": given.get("application_name") or "sessions",
+        }
+        self._connect = partial(Connection.connect, dsn, **options)
+        self._server_timeout = server_timeout
+        self._holds = threading.BoundedSemaphore(MAX_HOLDS)
+        self._down = False  # the server did not answer when it was last asked
+        self._probe = threading.Lock()  # of the one thread that finds out whether it is back
+        self._pool = ConnectionPool(
+            dsn, connection_class=Connection, kwargs=options, open=False, name="sessions",
+            min_size=0, max_size=MAX_CONNECTIONS, timeout=server_timeout,
+            reconnect_timeout=1,  # then it is tried again whenever somebody asks
+        )  # fmt: skip
+
+    @contextmanager
+    def dedicated(self) -> Iterator[Connection]:
+        """Open a connection outside of the pool, for the start of the site: the pool has threads, which a server that
+        forks its workers after the start would leave behind."""
+        try:
+            with self._connect() as connection:
+                yield connection
+        except psycopg.Error as error:
+            raise self._unavailable(error) from error
+
+    def prepare(self, table: str) -> None:
+        """Check the table, which needs no right but to use it; make it if it is missing."""
+        why, check = "", Statements(table).check
+        with self.dedicated() as connection:
+            try:
+                try:
+                    cursor = connection.query(check)
+                except errors.UndefinedTable:
+                    # IF NOT EXISTS is not enough where two processes start at once: both find nothing, and one fails.
+                    sql = table_sql(table).replace("BEGIN", "SELECT pg_advisory_xact_lock(hashtext(%s))", 1)
+                    connection.query_locking(sql, [f"sessions table {table}"], START_TIMEOUT)
+                    cursor = connection.query(check)
+                if cursor.set_result(1).fetchone() != (True,):
+                    why = f"its user needs the rights {RIGHTS}"
+            except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
+                why = str(error).splitlines()[0]
+            except errors.UndefinedColumn:
+                why = "it has other columns, those of an earlier version or of something else: rename it, or drop it"
+            except LockTimeout:
+                why = f"another process was making it for {START_TIMEOUT:g} s"
+        if why:
+            why += f"; its SQL: python -m sessions sql --table {table}"
+            raise ConfigError(f"table {table} in PostgreSQL at {self.address} cannot be used: {why}")
+
+    def query(self, sql: str, *params: Any) -> Cursor:
+        """Run a statement that waits for no lock; twice if the first connection had been closed."""
+        connection, cursor = self._run(Connection.query, sql, params)
+        self.put_back(connection)
+        return cursor
+
+    def begin(self, sql: str, *params: Any, timeout: float) -> tuple[Connection, Cursor]:
+        """Begin a transaction with a statement that takes a lock. Its connection is to be `put_back`, `held`."""
+        if not self._holds.acquire(timeout=self._server_timeout):
+            raise Unavailable(f"all {MAX_HOLDS} connections to {self.address} that may hold sessions are in use")
+        try:
+            return self._run(Connection.query_locking, sql, params, timeout)
+        except BaseException:
+            self._holds.release()
+            raise
+
+    def end(self, connection: Connection, sql: str, *params: Any) -> int:
+        """Send the last statement of a transaction, commit, and return how many rows it changed. It is never sent
+        twice, for the first may have arrived."""
+        try:
+            return connection.query(f"{sql}; COMMIT", params).rowcount
+        except psycopg.Error as error:
+            raise self._unavailable(error) from error
+
+    def put_back(self, connection: Connection, held: bool = False) -> None:
+        """Give a connection back, and roll its transaction back if that has not ended."""
+        if held:
+            self._holds.release()
+        if connection.pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
+            with suppress(psycopg.Error):  # then it is closed, and the server releases the lock as well
+                connection.query("ROLLBACK")
+        self._down = self._down or connection.hung
+        self._pool.putconn(connection)
+
+    def close(self) -> None:
+        """Close every connection; one that is in use, as soon as it is given back."""
+        self._pool.close()
+
+    def _run(self, method: Callable[..., Cursor], *args: Any, again: bool = True) -> tuple[Connection, Cursor]:
+        """Call a method of a connection from the pool; of another if the server had closed it long ago."""
+        connection = self._take()
+        try:
+            return connection, method(connection, *args)
+        except BaseException as error:
+            self.put_back(connection)
+            if not isinstance(error, psycopg.Error):
+                raise
+            if connection.hung or not (again and connection.closed):
+                raise self._unavailable(error) from error
+        self._pool.drain()  # after a restart of the server the others are closed, too
+        return self._run(method, *args, again=False)
+
+    def _take(self) -> Connection:
+        """Return a connection that is free. While the server is down, one thread at a time finds out whether it is
+        back; the others are refused at once, for they would soon be all the threads of the site."""
+        if self._pool.closed:
+            self._pool.open()
+        probing = self._down
+        if probing and not self._probe.acquire(blocking=False):
+            raise Unavailable(f"PostgreSQL at {self.address} still does not answer; another request is looking")
+        try:
+            connection = self._pool.getconn()
+            connection.server_timeout = self._server_timeout
+            if probing:
+                with suppress(psycopg.Error):  # on a connection that is closed, the statement to come fails, too
+                    connection.query("SELECT 1")
+                self._down = connection.hung
+            return connection
+        except psycopg.Error as error:
+            self._down = True
+            raise self._unavailable(error) from error
+        finally:
+            if probing:
+                self._probe.release()
+
+    def _unavailable(self, error: psycopg.Error) -> Unavailable:
+        """Return what the server or the driver says as an error of the store: "unavailable", never "missing"."""
+        cause = (str(error).strip() or type(error).__name__).splitlines()[0]
+        return Unavailable(f"PostgreSQL at {self.address}: {cause}")

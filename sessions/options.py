@@ -1,0 +1,212 @@
+"""The options of the tool: one table, and its check when the site starts, before any visitor."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import re
+import types
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from http.cookies import CookieError, Morsel
+from typing import Any
+
+import cherrypy
+
+from .cookies import is_cookie_path, pattern_of
+from .errors import ConfigError
+from .record import Limits, Record
+from .users import Accounts
+
+PREFIX = "tools.sessions."
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_LONGEST = 100_000_000  # minutes: 190 years
+_MINUTES = f"a number of minutes above 0, at most {_LONGEST}"
+_REFUSED = object()
+
+def _minutes(value: Any) -> Any:
+    """Read a number above zero, and not so far above that no date or clock can hold it."""
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _LONGEST
+    return value if fits else _REFUSED
+
+
+def _seconds(value: Any) -> Any:
+    return _minutes(value.total_seconds() if isinstance(value, dt.timedelta) else value)  # as CherryPy has it
+
+
+def _boolean(value: Any) -> Any:
+    return bool(value) if isinstance(value, int) and value in (0, 1) else _REFUSED  # CherryPy's examples say 1
+
+
+def _cookie_name(value: Any) -> Any:
+    try:
+        Morsel[str]().set(value, "", "")  # refuses "path", "expires" and their like
+    except (CookieError, AttributeError, TypeError):
+        return _REFUSED
+    return value if _TOKEN.fullmatch(value) else _REFUSED
+
+
+def _accounts(value: Any) -> Any:
+    known = all(callable(getattr(value, name, None)) for name in ("valid_since", "revoke"))
+    return value if known else _REFUSED
+
+
+def _text(allowed: Callable[[str], bool]) -> Callable[[Any], Any]:
+    return lambda value: value if isinstance(value, str) and allowed(value) else _REFUSED
+
+
+def _or_none(read: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    return lambda value: None if value is None else read(value)
+
+
+# How each option is read (as the package uses it, or _REFUSED), and what it may be.
+_TABLE: dict[str, tuple[Callable[[Any], Any], str]] = {
+    "timeout": (_minutes, _MINUTES),
+    "lifetime": (_or_none(_minutes), f"{_MINUTES}, or None"),
+    "remember_timeout": (_minutes, _MINUTES),
+    "remember_lifetime": (_or_none(_minutes), f"{_MINUTES}, or None"),
+    "accounts": (_or_none(_accounts), "an object with valid_since and revoke (see sessions.Accounts), or None"),
+    "name": (_cookie_name, "a cookie name (RFC 9110 token)"),
+    "path": (_or_none(_text(is_cookie_path)), "a path that begins with '/', or None"),
+    "path_header": (_or_none(_text(lambda value: True)), "the name of a header, or None"),
+    "domain": (_or_none(_text(lambda value: ";" not in value)), "a domain, or None"),
+    "secure": (lambda value: value if value == "auto" else _boolean(value), "True, False or 'auto' (on https)"),
+    "httponly": (_boolean, "True or False"),
+    "samesite": (_text(("Lax", "Strict", "None").__contains__), "'Lax', 'Strict' or 'None'"),
+    "persistent": (_boolean, "True or False"),
+    "clean_freq": (lambda value: 0 if value in (None, 0) else _minutes(value), "minutes, or 0 for no cleaning"),
+    "locking": (_text(("implicit", "early", "explicit").__contains__), "'implicit', 'early' or 'explicit'"),
+    "lock_timeout": (_seconds, "a number of seconds above 0"),
+    "debug": (_boolean, "True or False"),
+}
+
+COMMON = frozenset({"on", "priority", "storage_type", "storage_class", *_TABLE})  # to all backends
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The options that every backend has. Each default is the safe choice."""
+
+    storage_class: type[Any]  # the `Session` subclass in use
+    timeout: float = 60  # minutes a session lives without being used; fractions are fine
+    lifetime: float | None = None  # minutes it lives at most since it began
+    remember_timeout: float = 20160  # the same for a user who asked to stay signed in: two weeks
+    remember_lifetime: float | None = 43200  # thirty days: then NIST SP 800-63B-4 (2.1.3) wants the password again
+    accounts: Accounts | None = None  # what says which accounts there are, and since when their sessions are valid
+    name: str = "session_id"  # browsers guard one with the prefix __Host- or __Secure- (RFC 6265bis section 4.1.3)
+    path: str | None = None  # the cookie's Path; None: what `path_header` says, or where the application is mounted
+    path_header: str | None = None  # the name of a request header
+    domain: str | None = None  # the cookie's Domain; None keeps it to this host
+    secure: bool | str = "auto"  # on https
+    httponly: bool = True  # scripts cannot read the cookie (ASVS 3.3.4)
+    samesite: str = "Lax"  # or 'Strict' or 'None' (ASVS 3.3.2)
+    persistent: bool = True  # the cookie lives as long as the session; False: it ends with the browser
+    clean_freq: float = 5  # minutes between two cleanings; 0 for none
+    locking: str = "implicit"  # or 'early' or 'explicit'
+    lock_timeout: float = 10  # seconds to wait for a session that another request holds, then 503
+    debug: bool = False  # log each step of each session
+    store: tuple[tuple[str, Any], ...] = ()  # the options of the backend itself
+
+    @cached_property
+    def limits(self) -> Limits:
+        """When a session ends."""
+        return Limits(self.timeout, self.lifetime)
+
+    @cached_property
+    def when_remembered(self) -> Limits:
+        """When one ends whose user asked to stay signed in."""
+        return Limits(self.remember_timeout, self.remember_lifetime)
+
+    @cached_property
+    def cookie_pattern(self) -> re.Pattern[str]:
+        """What finds the session's cookies in a Cookie header."""
+        return pattern_of(self.name)
+
+    def limits_of(self, record: Record) -> Limits:
+        """Return when a stored session ends."""
+        limits = self.when_remembered if record.remembered else self.limits
+        return limits if record.timeout is None else Limits(record.timeout, limits.lifetime)
+
+
+def parse(options: Mapping[str, Any], storage_class: type[Any]) -> Settings:
+    """Check the options of the tool, by their names without `tools.sessions.`, and fill in the defaults."""
+    common = {}
+    for name, value in options.items():
+        if name in _TABLE:
+            read, what = _TABLE[name]
+            common[name] = read(value)
+            if common[name] is _REFUSED:
+                raise ConfigError(f"{PREFIX}{name} is {value!r}: it must be {what}")
+    own = store_options(storage_class)
+    for name, parameter in own.items():
+        if parameter.default is parameter.empty and options.get(name) in (None, ""):
+            raise ConfigError(f"{PREFIX}{name} is missing: {storage_class.__name__} needs it")
+    # With the defaults filled in: one that is written out does not make another store.
+    store = tuple((name, options.get(name, parameter.default)) for name, parameter in own.items())
+    settings = Settings(storage_class, **common, store=store)
+    _check_together(settings)
+    return settings
+
+
+def _check_together(settings: Settings) -> None:
+    name = settings.name.lower()  # browsers compare the prefixes without case
+    if settings.samesite == "None" and settings.secure is False:
+        raise ConfigError(f"{PREFIX}samesite is 'None': browsers then want {PREFIX}secure = True")
+    if name.startswith(("__host-", "__secure-")) and settings.secure is not True:
+        raise ConfigError(f"{PREFIX}name is {settings.name!r}: browsers then want {PREFIX}secure = True")
+    elsewhere = settings.domain or settings.path_header or settings.path not in (None, "/")
+    if name.startswith("__host-") and elsewhere:
+        raise ConfigError(f"{PREFIX}name is {settings.name!r}: browsers then want no domain, and the path '/'")
+
+
+def store_options(storage_class: type[Any]) -> dict[str, inspect.Parameter]:
+    """Return the backend's own options: the keyword parameters of its store."""
+    parameters = inspect.signature(storage_class.store_class).parameters
+    return {name: parameter for name, parameter in parameters.items() if parameter.kind is parameter.KEYWORD_ONLY}
+
+
+# ---------------------------------------------------------------- where a site sets them
+
+
+def configured(app: cherrypy.Application) -> Iterator[dict[str, Any]]:
+    """Return the session options that are in force at each path at which something sets one, where they are on."""
+    set_at: dict[str, dict[str, Any]] = {"": _own(cherrypy.config)}
+    for path, config in _handlers(app.root, "", set()):
+        set_at.setdefault(path, {}).update(_own(config))
+    for path, config in app.config.items():
+        if path.startswith("/"):
+            set_at.setdefault(path.rstrip("/"), {}).update(_own(config))
+    for path in sorted(set_at):
+        options: dict[str, Any] = {}
+        for above in sorted(set_at):
+            if path == above or path.startswith(f"{above}/"):
+                options |= set_at[above]
+        if options.pop("on", False):
+            yield options
+
+
+def _own(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.removeprefix(PREFIX): value for name, value in config.items() if name.startswith(PREFIX)}
+
+
+def _handlers(node: Any, path: str, seen: set[int], levels: int = 5) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Return the path and configuration of each page below `node` that brings its own (`_cp_config`, decorators).
+
+    Some levels of the page tree may have no page of their own. No more: what a page uses is not walked to its end.
+    """
+    if id(node) in seen or not levels:
+        return
+    seen.add(id(node))
+    config = getattr(node, "_cp_config", None)
+    if isinstance(config, Mapping):
+        yield path, config
+    if inspect.isroutine(node):
+        return
+    levels = 4 if config or getattr(node, "exposed", False) else levels - 1
+    for name, member in ChainMap(*(getattr(one, "__dict__", {}) for one in (node, *type(node).__mro__))).items():
+        is_node = hasattr(member, "__dict__") and not isinstance(member, (type, types.ModuleType))
+        if is_node and not name.startswith("_"):
+            yield from _handlers(member, f"{path}/{name}", seen, levels)
