@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import secrets
 import signal
 import threading
 import time
@@ -158,14 +157,9 @@ def process(target: Callable[..., Any], *args: Any) -> Iterator[Any]:
         child.join()
 
 
-def load_by(factory: Factory, cookie: str, answer: Any = None) -> Record | None:
-    """Return what a browser's cookie leads to in a store that is opened for it; also to another process."""
+def _load(factory: Factory, key: str, answer: Any) -> None:
     with closing(opened(factory, Clock())) as store:
-        found = store.find(cookie)
-        record = store.load(found[1]) if found else None
-    if answer:
-        answer.put(record)
-    return record
+        answer.put(store.load(key))
 
 
 def _visit(store: Store, key: str) -> int:
@@ -528,19 +522,15 @@ class StoreContract:
 
     # ---------------------------------------------------------------- processes
 
-    def a_cookie(self, store: Store) -> str:
-        """Return the cookie of a new session."""
-        id = secrets.token_urlsafe(32)
-        return store.cookie_value(id, store.create(store.key_of(id), a_record()))
-
     def test_sessions_survive_a_restart_if_that_is_declared(self, factory: Factory, clock: Clock) -> None:
         with closing(opened(factory, clock)) as store:
-            cookie = self.a_cookie(store)
-        assert load_by(factory, cookie) == (a_record() if self.capabilities.survives_restart else None)
+            key = stored(store)
+        with closing(opened(factory, clock)) as store:
+            assert store.load(key) == (a_record() if self.capabilities.survives_restart else None)
 
     def test_another_process_sees_a_session_if_that_is_declared(self, store: Store, factory: Factory) -> None:
         answer = _spawn.Queue()
-        with process(load_by, factory, self.a_cookie(store), answer):
+        with process(_load, factory, stored(store), answer):
             assert answer.get(timeout=LONG) == (a_record() if self.capabilities.shared else None)
 
     @needs("locks_processes")

@@ -314,12 +314,31 @@ def test_a_process_that_is_stopped_while_it_waits_keeps_nobody_out(store: FileSt
     assert count_of(store.load(key)) == 29
 
 
+def test_a_session_that_ends_while_another_process_waits_for_it_is_gone_for_it(store: FileStore) -> None:
+    """What it waits for is the lock of a file that has no name any more by the time it gets it."""
+    key, (told, tell) = stored(store), os.pipe()
+    hold = store.acquire(key, LONG)
+
+    def wait() -> None:
+        store.locks.release(key)
+        late = store.acquire(key, LONG)
+        os.write(tell, b"%d %d" % (late.record is None, late.commit(a_record())))
+
+    with child(wait), watching(lock_of(store, key)) as somebody_waits:
+        somebody_waits()
+        hold.delete()
+        assert os.read(told, 100) == b"1 0"
+    os.close(told)
+    os.close(tell)
+    assert session_files(store.root) == []
+
+
 @contextmanager
 def watching(path: Path) -> Iterator[Callable[[], None]]:
-    """A function that waits until somebody has written into a file, or changed its size."""
+    """A function that waits until somebody opens a file."""
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.inotify_init1(os.O_CLOEXEC)
-    libc.inotify_add_watch(fd, os.fsencode(path), 2)  # IN_MODIFY
+    libc.inotify_add_watch(fd, os.fsencode(path), 0x20)  # IN_OPEN
 
     def wait() -> None:
         assert select.select([fd], [], [], LONG)[0], "nobody waits"
@@ -659,7 +678,7 @@ def test_a_file_that_is_just_being_made_is_left_alone(store: FileStore) -> None:
     assert path.exists()
 
 
-def test_a_file_that_makes_no_sense_is_quarantined_by_the_cleaner_and_that_is_told(
+def test_a_file_that_makes_no_sense_is_quarantined_by_the_cleaner_with_an_event(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, events = store.new_key(), list[Event]()

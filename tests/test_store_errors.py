@@ -174,6 +174,7 @@ def test_a_save_that_fails_is_a_503_in_a_request_class_of_the_sites_own(
 
 def test_a_request_class_of_the_sites_own_saves_and_unlocks_as_ours(site: SignInApp, browser: Browser) -> None:
     site.app.request_class = OwnRequest
+    site.app.merge({"/": {"tools.log_headers.on": False}})  # it leaves the cookie among the headers that are logged
     site.pages.works["other"] = nothing
     assert browser.do(inside).status == 200
     assert browser.do(lambda session: (session.update(n=3), 1 / 0)).status == 500

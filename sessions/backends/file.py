@@ -33,9 +33,9 @@ from typing import ParamSpec, TypeVar
 
 import zc.lockfile
 
-from ..errors import ConfigError, CorruptRecord, LockTimeout, Unavailable
+from ..errors import ConfigError, CorruptRecord, Unavailable
 from ..events import log, publish
-from ..locks import LONGEST_PAUSE, poll
+from ..locks import FairLocks, poll
 from ..record import SESSION, TOMBSTONE, Record, reference
 from ..session import Session
 from ..store import Capabilities, Hold, Store
@@ -51,7 +51,6 @@ _FOLDERS = tuple(f"{n:02x}" for n in range(256))
 _MARKER = ".writable"  # what shows that the folder is the one of the start, and not where its disk was mounted
 _KEEP = {UNREADABLE: 7 * 86400, NEW: 3600}  # seconds until the cleaner removes what was set aside, or left by a kill
 _YOUNG = 60  # seconds in which a file that makes no sense may be one that is just being made
-_TURNS = 8  # that the threads of other processes have while one waits
 _TYPE = 0o170000  # of a file, among the bits of its mode
 _LATEST = 1 << 62  # nanoseconds that a file's time can hold
 # Nobody may make a request follow a link, or wait for a pipe, in the place of a session.
@@ -139,11 +138,27 @@ class FileHold(Hold):
     __slots__ = ("_end", "_gone", "_lock", "_path", "_size")
     _store: FileStore
 
-    def __init__(self, store: FileStore, key: str, path: str, lock: zc.lockfile.SimpleLockFile | None) -> None:
-        self._store, self.key, self._path, self._lock = store, key, path, lock
+    def __init__(self, store: FileStore, key: str, path: str) -> None:
+        self._store, self.key, self._path = store, key, path
         self._released, self.record = False, None
+        self._lock: zc.lockfile.SimpleLockFile | None = None
         self._size = self._end = 0  # of the file, and where its last whole line ends
         self._gone = False
+
+    def try_lock(self) -> bool | None:
+        """Take the lock if nobody has it. Return whether it is ours; None if it changed hands since the last try."""
+        place = self._path[: -len(self.key)] if self._store.is_index(self.key) else self._path
+        try:
+            self._lock = zc.lockfile.SimpleLockFile(place + LOCK)
+            return True
+        except zc.lockfile.LockError:
+            before, self._size = self._size, _size_of(self._path)
+            return False if before == self._size else None  # who had it has saved
+        except FileNotFoundError:
+            self._store.make_folder(self._path)
+            return self.try_lock()
+        except OSError as error:
+            raise _unavailable(error) from error
 
     def _read(self) -> Record | None:
         try:
@@ -235,6 +250,7 @@ class FileStore(Store):
 
     def __init__(self, *, storage_path: str, durable: bool = False) -> None:
         super().__init__()
+        self.locks = FairLocks(stand_back=True)
         if not isinstance(storage_path, (str, os.PathLike)):
             raise ConfigError(f"storage_path is {storage_path!r}: it must be the path of a folder")
         if not isinstance(durable, bool):
@@ -258,59 +274,14 @@ class FileStore(Store):
 
     def _hold(self, key: str, timeout: float) -> Hold:
         path = f"{self.root}/{key[-64:-62]}/{key}"
-        lock_path = path + LOCK
-        if self.is_index(key):
-            lock_path = self._folder_lock(path)
-        elif not os.access(path, os.F_OK):  # nobody can make it meanwhile: nobody knows the id of a new session
-            return FileHold(self, key, path, None)
-        try:
-            lock = zc.lockfile.SimpleLockFile(lock_path)
-            if not self._take_turn(lock_path):
-                return FileHold(self, key, path, lock)
-            lock.close()
-            with contextlib.suppress(LockTimeout, OSError):  # who waits tries again within this time
-                poll(lambda: os.stat(lock_path).st_size <= _TURNS, LONGEST_PAUSE, "")
-        except zc.lockfile.LockError:
-            pass
-        except OSError:
-            self._make_folder(lock_path)
-        locks = list[zc.lockfile.SimpleLockFile]()
-        poll(lambda: self._try_lock(lock_path, locks, waits=True), timeout, f"session {reference(key)}")
-        return FileHold(self, key, path, locks[0])
-
-    # A poller meets a lock that the threads of another process hand to each other only by chance. The size of the lock
-    # file counts the turns since somebody has been waiting: 0 while nobody does.
-
-    @staticmethod
-    def _take_turn(path: str) -> bool:
-        """Count a turn that was had without waiting. Return whether it is another process's, which has waited for as
-        many as are fair."""
-        try:
-            turns = os.stat(path).st_size
-            if turns:
-                os.truncate(path, turns + 1)
-        except OSError:  # it has gone with its session; on Windows, where it is locked
-            return False
-        return turns > _TURNS
+        hold = FileHold(self, key, path)
+        if os.access(path, os.F_OK) or self.is_index(key):  # nobody can make a session meanwhile: its id is not known
+            if not hold.try_lock():
+                poll(hold.try_lock, timeout, f"session {reference(key)}")
+        return hold
 
     @translate_os_errors
-    def _try_lock(self, path: str, locks: list[zc.lockfile.SimpleLockFile], waits: bool = False) -> bool:
-        try:
-            locks.append(zc.lockfile.SimpleLockFile(path))
-        except zc.lockfile.LockError:
-            pass
-        if waits:
-            with contextlib.suppress(OSError):
-                if locks or not os.stat(path).st_size:
-                    os.truncate(path, 0 if locks else 1)
-        return bool(locks)
-
-    @staticmethod
-    def _folder_lock(path: str) -> str:
-        return f"{os.path.dirname(path)}/{LOCK}"
-
-    @translate_os_errors
-    def _make_folder(self, path: str) -> None:
+    def make_folder(self, path: str) -> None:
         """Make the folder of a session anew, unless the whole disk has gone."""
         os.stat(f"{self.root}/{_MARKER}")
         os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
@@ -326,7 +297,7 @@ class FileStore(Store):
             raise CorruptRecord(f"it is no file: {error.strerror}") from error
         if error.errno != errno.ENOENT:
             raise _unavailable(error) from error
-        self._make_folder(path)  # raises where the whole disk has gone: that is not "no such session"
+        self.make_folder(path)  # raises where the whole disk has gone: that is not "no such session"
 
     def load(self, key: str) -> Record | None:
         path = self.path(key)
@@ -343,7 +314,7 @@ class FileStore(Store):
             try:
                 write_line(path, line, record, self.durable, flags)
             except FileNotFoundError:
-                self._make_folder(path)
+                self.make_folder(path)
                 write_line(path, line, record, self.durable, flags)
             if self.durable:
                 sync_folder(path)
@@ -409,10 +380,9 @@ class FileStore(Store):
         return self._remove_if_due(name, age)
 
     def _remove_if_due(self, key: str, age: float) -> int:
-        path, locks = self.path(key), list[zc.lockfile.SimpleLockFile]()
-        if not self._try_lock(self._folder_lock(path) if self.is_index(key) else path + LOCK, locks):
+        hold = FileHold(self, key, self.path(key))
+        if not hold.try_lock():
             return 0  # its holder may be renewing it
-        hold = FileHold(self, key, path, locks[0])
         try:
             record = hold._read()
             if record and record.deadline <= self.clock():
@@ -445,6 +415,13 @@ class FileSession(Session):
 
     __slots__ = ()
     store_class = FileStore
+
+
+def _size_of(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1
 
 
 def _modified(entry: os.DirEntry[str]) -> float:
