@@ -122,17 +122,20 @@ class CookieStore(Store):
     def create(self, key: str, record: Record) -> str:
         return self.seal(key, record)
 
+    # There is nowhere to do these: `CookieHold` gives the browser what is to be kept, a copy of the cookie that comes
+    # in later cannot be told, and an index has no place.
+
     def save(self, key: str, record: Record) -> None:
-        """Do nothing: `CookieHold` gives the browser what is to be kept."""
+        pass
 
     def remove(self, key: str) -> None:
-        """Do nothing: a copy of the cookie that comes in later cannot be told."""
+        pass
 
     def enter(self, key: str, record: Record, *, new: bool = False) -> None:
-        """Do nothing: there is no place for an index."""
+        pass
 
     def leave(self, key: str, user: str) -> None:
-        """Do nothing, as above."""
+        pass
 
     def purge(self, limit: int) -> int:
         return 0
@@ -165,8 +168,7 @@ class CookieStore(Store):
 
 
 class CookieSession(Session):
-    """A session in the browser's cookie, encrypted. CookieSession cannot lock or revoke, cannot list the sessions of a
-    user, and cannot resist replay: a copy of an old cookie works until it expires."""
+    """A session in the browser's cookie, encrypted. What it cannot do stands in the limitations of its store."""
 
     __slots__ = ()
     store_class = CookieStore
@@ -174,13 +176,10 @@ class CookieSession(Session):
 
 def _split(secret: str) -> list[str]:
     texts = [text.strip() for text in secret.split(",")] if isinstance(secret, str) else []
-    if not any(texts):
-        raise ConfigError(f"secret is missing: CookieSession needs {_SECRET_LENGTH} characters or more; {_MAKE_ONE}")
-    for number, text in enumerate(texts, 1):
+    for number, text in enumerate(texts or [""], 1):
         if len(text) < _SECRET_LENGTH:
-            raise ConfigError(
-                f"secret number {number} has {len(text)} characters and needs at least {_SECRET_LENGTH}; {_MAKE_ONE}"
-            )
+            what = f"number {number} has {len(text)} characters and needs" if any(texts) else "is missing: it needs"
+            raise ConfigError(f"secret {what} at least {_SECRET_LENGTH} characters; {_MAKE_ONE}")
     return texts
 
 

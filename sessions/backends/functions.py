@@ -91,9 +91,7 @@ class FunctionStore(Store):
 
 
 class FunctionSession(Session):
-    """A session wherever two functions of the site put it. FunctionSession cannot lock across processes: two functions
-    give it no means to. Of two sign-ins of one user in two processes at the same moment, one may be missing in the list
-    of that user's sessions until it is renewed."""
+    """A session wherever two functions of the site put it."""
 
     __slots__ = ()
     store_class = FunctionStore
