@@ -23,7 +23,7 @@ from .events import log, publish
 
 MAX_WAITING = 100  # threads that wait for sessions at once: what a visitor with a thousand requests can cost others
 MAX_WAITING_FOR_ONE = 40  # of these, how many may wait for one session: the rest is for everybody else's
-_FIRST_PAUSE, _SHORT_PAUSE, LONGEST_PAUSE = 0.001, 0.002, 0.02  # seconds between two tries for an outer lock
+_FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02  # seconds between two tries for an outer lock
 IDLE_SECONDS = 10.0  # without a waiting thread, before the threads that were added for them go
 
 
@@ -71,11 +71,12 @@ class _Waiter:
 
 class _Queue(deque[_Waiter]):
     turns = 0  # of threads that were handed the key since nobody waited for it
+    since = 0.0  # when the last 16 of them began
 
 
 class FairLocks:
     """Locks by key, first come first served. With `stand_back`, every 16th thread in a row waits for a moment before it
-    goes on: other processes would else find the outer lock free only by chance (see `poll`)."""
+    goes on, so that other processes do not find the outer lock free only by chance (see `poll`)."""
 
     def __init__(self, stand_back: bool = False) -> None:
         self._stand_back = stand_back
@@ -100,6 +101,7 @@ class FairLocks:
             queue = self._queues[key]
             if queue is None:
                 queue = self._queues[key] = _Queue()
+                queue.since = time.monotonic()
             if len(queue) >= MAX_WAITING_FOR_ONE:
                 raise LockTimeout(f"{len(queue)} requests are waiting for this session already")
             waiter = _Waiter()
@@ -117,7 +119,9 @@ class FairLocks:
         if not self._leave(key, waiter):
             raise waiter.refusal or LockTimeout(f"the session was locked by another request for {timeout:.3g} seconds")
         if self._stand_back and queue.turns % 16 == 0:
-            time.sleep(2 * _SHORT_PAUSE)
+            turns_took = time.monotonic() - queue.since
+            time.sleep(min(max(turns_took / 12, 4 * _FIRST_PAUSE), LONGEST_PAUSE + _FIRST_PAUSE))
+            queue.since = time.monotonic()
         return end - time.monotonic()
 
     def _leave(self, key: str, waiter: _Waiter) -> bool:
@@ -159,28 +163,24 @@ class FairLocks:
         time.sleep(0)  # let it run now: it would get the interpreter only when this thread has sent its whole answer
 
 
-def poll(attempt: Callable[[], bool | None], timeout: float, what: str) -> None:
+def poll(attempt: Callable[[], bool], timeout: float, what: str) -> None:
     """Repeat `attempt` until it is true, for locks that other processes hold and that cannot be waited for otherwise.
 
-    The pauses grow from one millisecond to twenty: little is lost when the lock is free soon, and a wait of seconds
-    takes under one percent of a core. Where it answers None, the lock has changed hands since the last try: it is free
-    for moments only then, between two threads of another process, so tries become more frequent.
+    The pauses grow with the wait, from one millisecond to twenty: little is lost when the lock is free soon, and a wait
+    of seconds takes under one percent of a core. Each is shorter than the moment for which the threads of another
+    process stand back in that time, so nobody starves.
 
     Raises:
         LockTimeout: `attempt` stayed false for `timeout` seconds; the message says `what` was waited for.
     """
     if attempt():
         return
-    end, pause, longest = time.monotonic() + timeout, _FIRST_PAUSE, LONGEST_PAUSE
+    end = time.monotonic() + timeout
     with waiting.one_more():
         while (left := end - time.monotonic()) > 0:
-            time.sleep(min(pause, left))
-            got = attempt()
-            if got:
+            time.sleep(min(max((timeout - left) / 32, _FIRST_PAUSE), LONGEST_PAUSE, left))
+            if attempt():
                 return
-            if got is None:
-                longest = _SHORT_PAUSE
-            pause = min(pause * 1.25, longest)
     raise LockTimeout(f"{what} was locked by another process for {timeout:.3g} seconds")
 
 

@@ -46,7 +46,7 @@ NOW = 2_000_000_000.0  # the tests' own clock begins here: no store may look at 
 LONG = 30.0  # seconds that nothing here takes
 SHORT = 0.05  # seconds to wait for what must not happen
 NAMESPACE, OTHER_NAMESPACE = "0123abcd-", "ffffffff-"
-CLIENTS, VISITS, PAGE = 4, 30, 0.001  # threads in each of two processes, visits of each, seconds that one takes
+CLIENTS, VISITS, PAGE = 4, 25, 0.004  # threads in each of two processes, visits of each, seconds that one takes
 FAIR_SHARES = 10  # how often all of them may have had their turn before a thread gets its own
 
 _spawn = multiprocessing.get_context("spawn")

@@ -21,7 +21,7 @@ SHARED = ["file", "memcached", "postgresql"]  # several processes share them, an
 
 @functools.cache
 def memcached() -> Memcached:
-    """The server of this run of the tests, which stops at its end."""
+    """Return the server of this run of the tests, which stops at its end."""
     folder = Path(tempfile.mkdtemp(prefix="sessions-memcached-"))
     atexit.register(shutil.rmtree, folder)
     server = Memcached(folder)
@@ -32,7 +32,7 @@ def memcached() -> Memcached:
 
 @functools.cache
 def postgresql() -> Postgresql:
-    """The server of this run of the tests, which stops at its end."""
+    """Return the server of this run of the tests, which stops at its end."""
     folder = Path(tempfile.mkdtemp(prefix="sessions-postgresql-"))
     folder.chmod(0o755)  # its data is in a folder below, for the account it runs as
     atexit.register(shutil.rmtree, folder)
@@ -43,7 +43,7 @@ def postgresql() -> Postgresql:
 
 
 def options_of(backend: str, place: Path) -> dict[str, Any]:
-    """The options of the session tool, without `tools.sessions.` before them."""
+    """Return the options of the session tool, without `tools.sessions.` before them."""
     own: dict[str, dict[str, Any]] = {
         "file": {"storage_path": str(place / "sessions")},
         "cookie": {"secret": SECRET},
@@ -55,12 +55,12 @@ def options_of(backend: str, place: Path) -> dict[str, Any]:
 
 
 def table_of(place: Path) -> str:
-    """The table that belongs to a folder."""
+    """Return the table that belongs to a folder."""
     return "t_" + re.sub(r"\W", "_", place.name)
 
 
 def environment_of(profile: str) -> dict[str, str]:
-    """The environment in which `python app.py --profile PROFILE` finds what it needs."""
+    """Return the environment in which `python app.py --profile PROFILE` finds what it needs."""
     own: dict[str, dict[str, str]] = {
         "cookie": {"SESSION_SECRET": SECRET},
         "memcached": {"MEMCACHED_SERVERS": memcached().address} if profile == "memcached" else {},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import multiprocessing
 import os
 import random
 import resource
@@ -29,7 +30,23 @@ from sessions.backends.file import COMPACT_AT, LOCK, FileStore
 from sessions.errors import CorruptRecord, LockTimeout
 from sessions.events import Event
 from sessions.registry import registry
-from sessions.testing import LONG, NOW, SHORT, Clock, a_record, commit, count_of, hearing, opened, stored
+from sessions.testing import (
+    CLIENTS,
+    FAIR_SHARES,
+    LONG,
+    NOW,
+    PAGE,
+    SHORT,
+    VISITS,
+    Clock,
+    a_record,
+    commit,
+    count_of,
+    hearing,
+    in_threads,
+    opened,
+    stored,
+)
 
 from .wsgi import Client, Counter, application, logged
 
@@ -303,7 +320,7 @@ def test_a_process_that_is_stopped_while_it_waits_keeps_nobody_out(store: FileSt
         store.locks.release(key)  # which the fork has with the hold
         store.acquire(key, LONG).release()
 
-    with child(wait) as pid, watching(lock_of(store, key)) as somebody_waits:
+    with watching(lock_of(store, key)) as somebody_waits, child(wait) as pid:
         somebody_waits()
         os.kill(pid, signal.SIGSTOP)
         os.waitid(os.P_PID, pid, os.WSTOPPED)
@@ -324,13 +341,36 @@ def test_a_session_that_ends_while_another_process_waits_for_it_is_gone_for_it(s
         late = store.acquire(key, LONG)
         os.write(tell, b"%d %d" % (late.record is None, late.commit(a_record())))
 
-    with child(wait), watching(lock_of(store, key)) as somebody_waits:
+    with watching(lock_of(store, key)) as somebody_waits, child(wait):
         somebody_waits()
         hold.delete()
         assert os.read(told, 100) == b"1 0"
     os.close(told)
     os.close(tell)
     assert session_files(store.root) == []
+
+
+def test_pages_that_only_read_let_another_process_have_its_turn(store: FileStore) -> None:
+    """A wait is counted in turns of others, as in the contract, where each turn is a save."""
+    key, turns, (told, tell) = stored(store), multiprocessing.Value("i", 0, lock=False), os.pipe()
+
+    def read() -> int:
+        longest = 0
+        for _ in range(VISITS):
+            before = turns.value
+            hold = store.acquire(key, LONG)
+            longest = max(longest, turns.value - before)
+            turns.value += 1
+            time.sleep(PAGE)
+            hold.release()
+        return longest
+
+    with child(lambda: os.write(tell, b"%d" % max(in_threads(CLIENTS, read)))):
+        longest = max(in_threads(CLIENTS, read))
+        assert max(longest, int(os.read(told, 100))) <= FAIR_SHARES * 2 * CLIENTS
+    os.close(told)
+    os.close(tell)
+    assert turns.value == 2 * CLIENTS * VISITS
 
 
 @contextmanager

@@ -145,15 +145,14 @@ class FileHold(Hold):
         self._size = self._end = 0  # of the file, and where its last whole line ends
         self._gone = False
 
-    def try_lock(self) -> bool | None:
-        """Take the lock if nobody has it. Return whether it is ours; None if it changed hands since the last try."""
+    def try_lock(self) -> bool:
+        """Take the lock if nobody has it. Return whether it is ours."""
         place = self._path[: -len(self.key)] if self._store.is_index(self.key) else self._path
         try:
             self._lock = zc.lockfile.SimpleLockFile(place + LOCK)
             return True
         except zc.lockfile.LockError:
-            before, self._size = self._size, _size_of(self._path)
-            return False if before == self._size else None  # who had it has saved
+            return False
         except FileNotFoundError:
             self._store.make_folder(self._path)
             return self.try_lock()
@@ -415,13 +414,6 @@ class FileSession(Session):
 
     __slots__ = ()
     store_class = FileStore
-
-
-def _size_of(path: str) -> int:
-    try:
-        return os.stat(path).st_size
-    except OSError:
-        return -1
 
 
 def _modified(entry: os.DirEntry[str]) -> float:

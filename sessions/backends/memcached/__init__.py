@@ -57,8 +57,8 @@ class MemcachedHold(Hold):
         self._cas = 0  # the number of the state that was read
         self._stale_cas = 0  # of a lock that an earlier request of this process has left behind
 
-    def try_lock(self, question: bytes = b":lock") -> bool | None:
-        """Take the lock if nobody has it. Return whether it is ours; None if it changed hands since the last try.
+    def try_lock(self, question: bytes = b":lock") -> bool:
+        """Take the lock if nobody has it. Return whether it is ours.
 
         The first try asks for the record, too (`question` is empty). That may be large, so later ones ask who has the
         lock. An answer that never came leaves one behind of which nobody knows. It has the token of this process, of
@@ -70,8 +70,7 @@ class MemcachedHold(Hold):
         *_, locked, reply = self._server.send(*commands, b"mg %b%b v c" % (self._item, question))
         if locked.status != b"HD":
             self._stale_cas = reply.cas if reply.value == token else 0
-            before, self._cas = self._cas, reply.cas
-            return False if before == reply.cas else None
+            return False
         self._reply = None if question else reply
         self._lease = Lease(self.key, locked.cas, asked, asked)
         self._store.heartbeat.watch(self._lease)
