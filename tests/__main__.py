@@ -1,4 +1,4 @@
-"""Every test, in three parts at once: `python -m tests`, which is what make test does. Arguments go to pytest.
+"""Every test, in four parts at once: `python -m tests`, which is what make test does. Arguments go to pytest.
 
 Most tests wait, for servers, locks and browsers, so one after the other they leave two cores idle and take twice as
 long. The parts share nothing: each starts its own servers, on ports that are free, and searches what it wrote for
@@ -18,15 +18,19 @@ from pathlib import Path
 
 FOLDER = Path(__file__).resolve().parent
 IN_EACH = {"test_leaks.py"}
-# About a third of the time each; a new file is in the first until somebody measures: make test ARGS=--durations=0
+# About a quarter of the time each; a new file is in the first until somebody measures: make test ARGS=--durations=0
 SECOND = {
-    "test_attacks.py", "test_browser.py", "test_browser_attacks.py", "test_browser_pages.py", "test_cluster.py",
-    "test_profiles.py", "test_rules.py",
+    "test_attacks.py", "test_browser.py", "test_browser_attacks.py", "test_browser_pages.py", "test_profiles.py",
+    "test_rules.py",
 }  # fmt: skip
 THIRD = {
-    "test_browser_access.py", "test_browser_attributes.py", "test_commands.py", "test_gunicorn.py", "test_lessons.py",
-    "test_lifecycle.py", "test_readme.py", "test_xray.py", *(path.name for path in FOLDER.glob("test_lab_*.py")),
+    "test_browser_access.py", "test_browser_attributes.py", "test_lessons.py", "test_readme.py", "test_xray.py",
+    *(path.name for path in FOLDER.glob("test_lab_*.py")),
 }  # fmt: skip
+FOURTH = {
+    "test_cluster.py", "test_commands.py", "test_contract.py", "test_gunicorn.py", "test_lifecycle.py",
+    "test_memcached.py", "test_postgresql.py",
+}
 
 
 def main() -> int:
@@ -35,7 +39,7 @@ def main() -> int:
     files = {path.name for path in FOLDER.glob("test_*.py")}
     # The sites of the tests may not write here, so each of them would compile it all anew.
     compileall.compile_dir(FOLDER.parent, quiet=1, rx=re.compile(re.escape(f"{FOLDER.parent}/.")))
-    names = [files - SECOND - THIRD, files & (SECOND | IN_EACH), files & (THIRD | IN_EACH)]
+    names = [files - SECOND - THIRD - FOURTH, *(files & (part | IN_EACH) for part in (SECOND, THIRD, FOURTH))]
     with ExitStack() as stack:
         outputs = [None, *(stack.enter_context(tempfile.TemporaryFile()) for _ in names[1:])]
         parts = []

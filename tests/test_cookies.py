@@ -15,9 +15,11 @@ import cherrypy
 import pytest
 
 import sessions
+from sessions.backends.cookie import CookieStore
 from sessions.cookies import RequestCookies, is_cookie_path, parse, request_cookies
 from sessions.events import unsubscribe
 from sessions.registry import registry
+from sessions.testing import a_record
 
 from .backends import BACKENDS, SECRET, options_of
 from .members import able
@@ -490,3 +492,18 @@ def test_a_cookie_that_was_copied_works_until_it_expires() -> None:
     now = store.clock() + 3601
     store.clock = lambda: now
     assert copy.get("/read").text == "{}"
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_token_has_one_spelling_only(size: int) -> None:
+    """Base64 of a length that is no multiple of three has bits in its last character that say nothing."""
+    store = CookieStore(secret=SECRET)
+    id = "a" * 43
+    key = store.create(store.key_of(id), a_record({"x": "x" * size}))
+    cookie = store.cookie_value(id, key)
+    taken = []
+    for last in "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_":
+        found = store.find(cookie[:-1] + last)
+        if found and store.load(found[1]):
+            taken.append(last)
+    assert taken == [cookie[-1]]

@@ -26,7 +26,8 @@ from ..store import Capabilities, Hold, Store
 
 _COOKIE = re.compile(r"([A-Za-z0-9_-]{20,200})\.([A-Za-z0-9_-]{60,4096})")
 _LONGEST = 4096  # bytes of name and value together that every browser takes (RFC 6265bis section 5.7)
-_KEY_ID, _NONCE, _TAG = 4, 12, 16  # bytes
+_KEY_ID, _NONCE = 4, 12  # bytes
+_OVERHEAD = _KEY_ID + _NONCE + 16  # bytes, the tag included
 _ID = 43  # characters
 _SECRET_LENGTH = 32
 _MAKE_ONE = "make one with: python -c 'import secrets; print(secrets.token_urlsafe(48))'"
@@ -98,11 +99,12 @@ class CookieStore(Store):
         """
         hashed = key.rpartition(".")[2]
         line, nonce = record.pack(hashed), secrets.token_bytes(_NONCE)
-        size = len(self.cookie_name) + _ID + 1 + -(-4 * (_KEY_ID + _NONCE + len(line) + _TAG) // 3)
+        line += b" " * (-(len(line) + _OVERHEAD) % 3)  # else bits of the last character would be nobody's, and free
+        size = len(self.cookie_name) + _ID + 1 + 4 * (len(line) + _OVERHEAD) // 3
         if size > _LONGEST:
             raise TooLarge(size, _LONGEST, "a session cookie")
         sealed = self._keys[self._newest].encrypt(nonce, line, self._bound_to(hashed))
-        return f"{base64.urlsafe_b64encode(self._newest + nonce + sealed).rstrip(b'=').decode()}.{hashed}"
+        return f"{base64.urlsafe_b64encode(self._newest + nonce + sealed).decode()}.{hashed}"
 
     def load(self, key: str) -> Record | None:
         token, _, hashed = key.rpartition(".")
@@ -154,7 +156,7 @@ class CookieStore(Store):
         from cryptography.exceptions import InvalidTag
 
         try:
-            content = base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
+            content = base64.urlsafe_b64decode(token)
         except ValueError:
             return b"", None
         key_id, nonce, sealed = content[:_KEY_ID], content[_KEY_ID : _KEY_ID + _NONCE], content[_KEY_ID + _NONCE :]
@@ -162,7 +164,7 @@ class CookieStore(Store):
         if key is None:
             return b"", None
         try:
-            return key_id, Record.unpack(hashed, key.decrypt(nonce, sealed, self._bound_to(hashed)))
+            return key_id, Record.unpack(hashed, key.decrypt(nonce, sealed, self._bound_to(hashed)).rstrip())
         except (InvalidTag, CorruptRecord, ValueError):
             return b"", None
 
