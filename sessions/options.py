@@ -23,13 +23,13 @@ from .users import Accounts
 PREFIX = "tools.sessions."
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_LONGEST = 100_000_000  # minutes: 190 years
-_MINUTES = f"a number of minutes above 0, at most {_LONGEST}"
+LONGEST = 100_000_000  # minutes: 190 years
+_MINUTES = f"a number of minutes above 0, at most {LONGEST}"
 _REFUSED = object()
 
 def _minutes(value: Any) -> Any:
     """Read a number above zero, and not so far above that no date or clock can hold it."""
-    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= _LONGEST
+    fits = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 < value <= LONGEST
     return value if fits else _REFUSED
 
 

@@ -20,7 +20,7 @@ from typing import Any, ClassVar, Self
 from . import codec
 from .errors import CorruptRecord, LockTimeout, SessionClosed, StoreError, TooLarge
 from .events import publish, watchers
-from .options import _LONGEST, Settings
+from .options import LONGEST, Settings
 from .record import SESSION, TOMBSTONE, Limits, Record, reference
 from .store import Hold, Store
 from .users import ANONYMOUS, Identity, is_revoked, valid_since
@@ -618,8 +618,8 @@ class Session(MutableMapping[Any, Any]):
 
     @timeout.setter
     def timeout(self, minutes: float) -> None:
-        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes <= _LONGEST:
-            raise ValueError(f"session.timeout is {minutes!r:.100}: it must be minutes above 0, at most {_LONGEST}")
+        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes <= LONGEST:
+            raise ValueError(f"session.timeout is {minutes!r:.100}: it must be minutes above 0, at most {LONGEST}")
         self._open()
         self._timeout = float(minutes)
 
