@@ -89,7 +89,7 @@ def test_nobody_else_can_read_a_snapshot(reopen: Callable[[], RamStore], path: P
 
 
 @pytest.mark.parametrize("damage", ["torn", "torn between lines", "flipped", "empty", "foreign", "short count"])
-def test_a_damaged_snapshot_is_set_aside_and_the_previous_one_used(
+def test_a_damaged_snapshot_is_quarantined_and_the_previous_one_used(
     reopen: Callable[[], RamStore], path: Path, damage: str
 ) -> None:
     store = reopen()
@@ -109,7 +109,7 @@ def test_a_damaged_snapshot_is_set_aside_and_the_previous_one_used(
     with logged() as said:
         store = reopen()
     assert len(said) == 1
-    assert "set aside" in said[0]
+    assert "quarantined" in said[0]
     assert (count_of(store.load(old)), count_of(store.load(new))) == (1, -1)
     assert path.with_name("snapshot.unreadable").exists()
 

@@ -125,7 +125,7 @@ class CookieStore(Store):
         return self.seal(key, record)
 
     # There is nowhere to do these: `CookieHold` gives the browser what is to be kept, a copy of the cookie that comes
-    # in later cannot be told, and an index has no place.
+    # in later is unknown, and an index has no place.
 
     def save(self, key: str, record: Record) -> None:
         pass

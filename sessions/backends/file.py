@@ -10,7 +10,7 @@ line is a packed record with its checksum, and the last whole line is the state.
 A journal that has grown is rewritten by a rename. The file's time of modification carries the deadline when that is
 later than the one in the line: a renewal is one utime, and the cleaner finds what has expired by looking at folders.
 
-The lock is a file beside it, KEY.lock, by zc.lockfile, which the kernel lets go with the process that held it. It is
+The lock is a file beside it, KEY.lock, by zc.lockfile, which the kernel releases with the process that held it. It is
 made when the session is first locked, and removed with it; the cleaner removes what a killed process has left. Keys are
 never used again, so a lock whose session has gone protects nothing, and to remove it needs no look at who waits for it.
 The index of a user is used again: it is locked by one file for each folder, AB/.lock, which stays. The session file's
@@ -49,7 +49,7 @@ UNREADABLE, NEW, LOCK = ".unreadable", ".new", ".lock"  # what other names end w
 _TAIL = 4096  # bytes at the end of a journal that are read first; they hold the last line of nearly every session
 _FOLDERS = tuple(f"{n:02x}" for n in range(256))
 _MARKER = ".writable"  # what shows that the folder is the one of the start, and not where its disk was mounted
-_KEEP = {UNREADABLE: 7 * 86400, NEW: 3600}  # seconds until the cleaner removes what was set aside, or left by a kill
+_KEEP = {UNREADABLE: 7 * 86400, NEW: 3600}  # seconds until the cleaner removes what was quarantined, or left by a kill
 _YOUNG = 60  # seconds in which a file that makes no sense may be one that is just being made
 _TYPE = 0o170000  # of a file, among the bits of its mode
 _LATEST = 1 << 62  # nanoseconds that a file's time can hold
@@ -240,7 +240,7 @@ class FileStore(Store):
         locks_processes=True,
         keeps="One file for each session.",
         sharing="All processes of one machine that name the same folder.",
-        locking="A fair queue among the threads of a process; between processes a lock file, which the kernel lets go "
+        locking="A fair queue among the threads of a process; between processes a lock file, which the kernel releases "
         "with the process that held it.",
         outage="A folder that is full, gone or forbidden: 503 until it is back, and no session is lost.",
         needs="A folder that the site may write.",

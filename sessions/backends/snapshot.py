@@ -95,7 +95,7 @@ class Snapshot:
             except FileNotFoundError:
                 continue
             except CorruptRecord as error:
-                log.warning("snapshot %s set aside as %s.unreadable: %s", path, path, error)
+                log.warning("snapshot %s quarantined as %s.unreadable: %s", path, path, error)
                 os.replace(path, f"{path}.unreadable")
                 continue
             for name in (f"{self._path}.deleted", f"{self._path}.deleted.previous"):
