@@ -9,11 +9,14 @@ import threading
 from collections.abc import Iterator
 from types import TracebackType
 
+_GOODBYE = b"X\x00\x00\x00\x04"  # the message Terminate of PostgreSQL's protocol
+
 
 class Proxy:
     """Passes everything on to a port of 127.0.0.1; a context manager.
 
-    A round trip is a send of a client's after an answer of the server's, over all connections together.
+    A round trip is a send of a client's after an answer of the server's, over all connections together. PostgreSQL's
+    goodbye is none: nobody waits for an answer, and it may come long after the connection was closed.
 
     Attributes:
         port: where it listens.
@@ -96,7 +99,7 @@ class Proxy:
                     else:
                         asked = b"" if answered else asked
                         asked += data
-                        if answered:
+                        if answered and data != _GOODBYE:
                             answered = False
                             with self._mutex:
                                 self.trips += 1
