@@ -11,9 +11,11 @@ import datetime as dt
 import json
 import os
 import shutil
-import zoneinfo
+import uuid
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -29,7 +31,7 @@ from sessions.options import Settings
 from sessions.record import INDEX
 from sessions.registry import backend as session_class_of
 from tests.backends import SECRET, memcached, postgresql, table_of
-from tests.rules_app import VALUES, repr_of
+from tests.rules_app import repr_of
 from tests.test_codec import same
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -37,13 +39,34 @@ ID = "golden-golden-golden-golden-golden-golden-0"
 NAMESPACE = "0123abcd-"
 BEGAN, ENDS = 1_795_000_000.25, 4_102_444_800.5  # the year 2100: a file's time of modification is never later
 USER = "Ada Løvelace+/-%"
-AUTUMN = dt.datetime(2025, 10, 26, 2, 30, tzinfo=zoneinfo.ZoneInfo("Europe/Rome"))  # this hour came twice
+AUTUMN = dt.datetime(2025, 10, 26, 2, 30, tzinfo=ZoneInfo("Europe/Rome"))  # this hour came twice
 ODD_VALUES: dict[Any, Any] = {
     "text": ["\ud800", "\ud83d\ude00", "$tuple", ""], "numbers": [1 << 63, -(1 << 63) - 1, -0.0, 5e-324, float("inf")],
     "moments": [AUTUMN, AUTUMN.replace(fold=1), dt.datetime(2026, 1, 2, fold=1), dt.datetime(2026, 1, 2, tzinfo=dt.UTC),
                 dt.time(1, tzinfo=dt.UTC), dt.time(1, fold=1)],
     "nested": {"$set": 1, "a": {}}, 7: None, (1, "$x"): frozenset({frozenset()}), "$": [((),), set()],
 }  # fmt: skip
+
+# What values.json holds: a type that is new goes into the tests of the codec, and not in here.
+VALUES: dict[Any, Any] = {
+    "none": None,
+    "bool": True,
+    "int": 10**40,
+    "float": -0.5,
+    "str": "é\0\n😀<b>",
+    "bytes": bytes(range(256)),
+    "list": [1, [2, (3,)]],
+    "tuple": (1, (), [2]),
+    "dict": {"a": 1, 2: "b", (3, 4): {"$x": 5}},
+    "set": {1, "a", (2, 3)},
+    "frozenset": frozenset({b"x"}),
+    "datetime": dt.datetime(2026, 7, 1, 12, 30, 15, 250, ZoneInfo("Europe/Vienna")),
+    "date": dt.date(2026, 2, 28),
+    "time": dt.time(23, 59, 59, 999, dt.timezone(dt.timedelta(hours=-3, minutes=-30))),
+    "timedelta": dt.timedelta(days=-1, microseconds=1),
+    "decimal": Decimal("1.10"),
+    "uuid": uuid.UUID(int=7),
+}
 
 
 def store_with(store: Store) -> Store:
