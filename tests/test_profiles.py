@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from sessions.registry import BACKENDS as STORAGE_TYPES
+from sessions import registry
 from sessions.registry import backend
 from settings import SITE_CONF, find_profiles, read
 from tests.backends import BACKENDS, SERVER_SIDE, SHARED, environment_of
@@ -42,7 +42,7 @@ def signed_in(site: Site, **form: str) -> Visitor:
 
 
 def test_there_is_a_profile_for_every_backend_and_the_tests_run_on_each() -> None:
-    assert set(find_profiles(read(SITE_CONF))) == set(STORAGE_TYPES) == set(BACKENDS)
+    assert set(find_profiles(read(SITE_CONF))) == set(registry.BACKENDS) == set(BACKENDS)
 
 
 def test_it_counts_and_keeps_the_count_over_a_restart_as_its_backend_declares(site: Site, profile: str) -> None:

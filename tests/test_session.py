@@ -709,6 +709,14 @@ def test_the_tombstone_of_a_move_is_cleaned_away(store: Store, clock: Clock) -> 
     assert read(store, login.id) == {"n": 1}
 
 
+def test_clean_up_removes_every_expired_session_and_no_other(store: Store, clock: Clock) -> None:
+    gone = [store.key_of(begin(store)) for _ in range(1001)]  # more than one batch
+    clock.now = NOW + 61 * MINUTE
+    live = store.key_of(begin(store))
+    session_of(store=store).clean_up()
+    assert [key for key in [*gone, live] if store.load(key)] == [live]
+
+
 # -------------------------------------------------------------------- rules 4 and 5
 
 
