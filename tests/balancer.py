@@ -56,6 +56,7 @@ class Balancer:
 
     def __init__(self, one: int, two: int) -> None:
         self.port = free_port()
+        self.clients: list[Client] = []
         self.folder = folder()
         text = (ROOT / "deploy" / "haproxy.cfg").read_text()
         ports = {"http": free_port(), "https": self.port, "one": one, "two": two}
@@ -86,6 +87,8 @@ class Balancer:
         return self
 
     def __exit__(self, *error: object) -> None:
+        for client in self.clients:
+            client.close()
         self._process.kill()
         self._process.wait()
         shutil.rmtree(self.folder)
@@ -112,13 +115,15 @@ class Client:
 
     Attributes:
         counts: what the counter has shown.
-        failures: for each request that was not answered by the site, the balancer's status, or 0 for none.
+        failures: for each request that was not answered by the site, when it began, and the balancer's status, or 0
+            for none.
     """
 
     def __init__(self, balancer: Balancer, cookie: str = "") -> None:
         self.cookie = cookie
         self.counts: list[int] = []
-        self.failures: list[int] = []
+        self.failures: list[tuple[float, int]] = []
+        balancer.clients.append(self)
         self._connection = http.client.HTTPSConnection("127.0.0.1", balancer.port, timeout=60, context=balancer.tls)
 
     def ask(self, method: str, path: str, form: Mapping[str, str] | None = None) -> tuple[int, Any]:
@@ -144,12 +149,13 @@ class Client:
 
     def count(self) -> bool:
         """Visit the counter; False, and a failure noted, when the site did not answer."""
+        began = time.monotonic()
         try:
             status, told = self.ask("GET", "/counter")
         except (OSError, http.client.HTTPException):
             status = 0
         if status != 200:
-            self.failures.append(status)
+            self.failures.append((began, status))
             return False
         self.counts.append(told["count"])
         return True

@@ -9,6 +9,7 @@ import shutil
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -119,18 +120,19 @@ def test_behind_a_balancer_no_visit_is_lost_and_nobody_signed_out_over_a_kill_an
     with Load(clients, goes_on=True) as load:
         load.wait_for(3)
         one.kill()
+        gone = time.monotonic()
         load.wait_for(3)
         one.restart()
         wait_until(lambda: "one" in balancer.up(), "the killed one is up again")
         load.wait_for(3)
-    # At most the one request that it had of each when it was killed; that one may have counted or not.
-    assert all(len(client.failures) <= 1 and CUT_OFF.issuperset(client.failures) for client in clients)
+    # At most what it had when it was killed: two of one client, where a process that is being killed closes its
+    # connections before its port. Each of these may have counted or not.
+    failures = [failure for client in clients for failure in client.failures]
+    assert all(began < gone and status in CUT_OFF for began, status in failures), (gone, failures)
     for counts, failures in ((client.counts, client.failures) for client in clients):
         assert counts == sorted(set(counts)), "a visit was counted twice: one was lost"
         assert counts[-1] - counts[0] + 1 <= len(counts) + len(failures), "a request was done twice"
     assert all(map(is_signed_in, clients))
-    for client in clients + crowd:
-        client.close()
 
 
 def test_several_memcached_servers_share_the_sessions_of_a_site(places: Callable[[], Path]) -> None:
