@@ -15,6 +15,7 @@ A map of the package, in the order in which a request runs through it:
 
     tool.py      the hooks of a request: it begins, is saved, ends; what the browser is told; install()
     registry.py  which stores are open, for which application and options
+    privileges.py  who opens them, where the site starts as root
     options.py   the options: names, defaults, what they may be; the check at the start
     session.py   Session: its whole life, in one class with one state. Read this first
     store.py     Store and Hold: what a backend must do, and what comes with it

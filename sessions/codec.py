@@ -10,8 +10,10 @@ What JSON has of its own stays as it is. Everything else is an object with one k
     {"a"}                   {"$set": ["a"]}
     b"x"                    {"$bytes": "eA=="}
     {1: 2} or {"$a": 2}     {"$dict": [[1, 2]]}
+    Point(x=1, y=2)         {"$namedtuple": ["Point", {"x": 1, "y": 2}]}
 
-Only the exact types are taken: a subclass would come back as its base, which is not as it went in.
+Only the exact types are taken: a subclass would come back as its base, which is not as it went in. A namedtuple comes
+back as one of the same name and fields, made here: to import its class would be to trust the store, as pickle does.
 """
 
 from __future__ import annotations
@@ -23,10 +25,11 @@ import json
 import re
 import uuid
 import zoneinfo
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 from .errors import CorruptRecord, UnreadableValue, UnstorableValue
@@ -70,7 +73,7 @@ def _encode_typed(data: Mapping[Any, Any]) -> str:
     for key, value in data.items():
         try:
             packed.append((_pack(key, 1), _pack(value, 1)))
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
             raise UnstorableValue(f"session[{key!r:.100}] cannot be stored: {error}") from None
     return "".join(_chunks(dict(packed) if _is_json_object(data) else {"$dict": packed}, 0))
 
@@ -130,10 +133,37 @@ def _pack(value: Any, depth: int) -> Any:
     if kind is set or kind is frozenset:
         # Sorted, because the order of a set differs from process to process and a save compares the text.
         return {f"${kind.__name__}": sorted((_pack(item, depth) for item in value), key=_dumps)}
-    if kind not in _TYPES:
-        raise TypeError(f"a {kind.__module__}.{kind.__qualname__} is none of the types a session keeps")
-    tag, pack, _ = _TYPES[kind]
-    return {tag: pack(value)}
+    if kind in _TYPES:
+        tag, pack, _ = _TYPES[kind]
+        return {tag: pack(value)}
+    return _pack_namedtuple(kind, value, depth)
+
+
+def _pack_namedtuple(kind: Any, value: Any, depth: int) -> Any:
+    if _is_namedtuple(kind):
+        fields = zip(kind._fields, value, strict=True)
+        return {"$namedtuple": [kind.__name__, {field: _pack(item, depth) for field, item in fields}]}
+    base = next((f"; a plain {one.__name__} is" for one in kind.__mro__ if one in _KEPT), "")
+    raise TypeError(f"a {kind.__module__}.{kind.__qualname__} is none of the types a session keeps{base}")
+
+
+def _is_namedtuple(kind: Any) -> bool:
+    """Return whether there is nothing to the class but its name and fields: methods of its own could not come back."""
+    if kind.__bases__ != (tuple,) or not hasattr(kind, "_fields"):
+        return False
+    own, plain = vars(kind), vars(_namedtuple(kind.__name__, kind._fields))
+    added = {name for name in own.keys() ^ plain.keys() if not name.startswith("__annotat")}
+    return all(name.startswith("__") and not callable(own.get(name)) for name in added)
+
+
+@lru_cache(maxsize=256)
+def _namedtuple(name: str, fields: tuple[str, ...]) -> Any:
+    return namedtuple(name, fields, rename=True)
+
+
+def _unpack_namedtuple(value: Any) -> Any:
+    name, fields = value
+    return _namedtuple(name, tuple(fields))(*fields.values())
 
 
 def _to_base64(value: bytes) -> str:
@@ -194,10 +224,12 @@ _TYPES: dict[type, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     uuid.UUID: ("$uuid", str, uuid.UUID),
 }
 IMMUTABLE = frozenset({*_PLAIN_OR_TEXT, int, *_TYPES})  # types whose values nobody can change from within
+_KEPT = IMMUTABLE | {list, tuple, dict, set, frozenset}
 _UNPACKERS: dict[str, Callable[[Any], Any]] = {
     "$int": lambda value: int(value, 16),
     "$str": lambda value: base64.b64decode(value, validate=True).decode("utf-8", "surrogatepass"),
     "$tuple": tuple, "$set": set, "$frozenset": frozenset, "$dict": dict,
+    "$namedtuple": _unpack_namedtuple,
     **{tag: unpack for tag, _, unpack in _TYPES.values()},
 }  # fmt: skip
 

@@ -16,19 +16,20 @@ import cherrypy.lib.sessions as theirs
 from .cookies import is_https
 from .errors import ConfigError
 from .events import log
+from .options import check_cookie
 
 _set_up: set[type] = set()
 _mutex = threading.Lock()
 
 
-def attach(options: Mapping[str, Any], priority: float) -> None:
+def attach(options: Mapping[str, Any], storage_class: type[Any], priority: float) -> None:
     """Attach CherryPy's session hooks to this request."""
     hooks = cherrypy.serving.request.hooks
     # The class makes attributes of them all. One that is for another backend, and set above this path, would replace a
     # method: those of FunctionSession are called load, save and delete.
-    names = [name for name in options if not callable(getattr(options["storage_class"], name, None))]
-    conf = {"httponly": True, **{name: options[name] for name in names}}
-    locking, samesite = conf.pop("locking", "implicit"), conf.pop("samesite", "Lax")
+    names = [name for name in options if not callable(getattr(storage_class, name, None))]
+    conf = {"httponly": True, **{name: options[name] for name in names}, "storage_class": storage_class}
+    locking, samesite = conf.get("locking", "implicit"), conf.pop("samesite", "Lax")
     conf.pop("storage_type", None)
     hooks.attach("before_request_body", _init, priority=priority, **conf)
     if locking == "implicit":
@@ -41,10 +42,11 @@ def attach(options: Mapping[str, Any], priority: float) -> None:
     hooks.attach("on_end_request", theirs.close)
 
 
-def check(options: Mapping[str, Any]) -> None:
-    """Refuse at the start what CherryPy's FileSession would answer with a 500 at each visitor."""
+def check(options: Mapping[str, Any], storage_class: type[Any]) -> None:
+    """Refuse at the start what CherryPy's FileSession would answer with a 500 at each visitor, and a browser drop."""
+    check_cookie(options, storage_class)
     folder = options.get("storage_path")
-    if issubclass(options["storage_class"], theirs.FileSession) and not (folder and os.path.isdir(folder)):
+    if issubclass(storage_class, theirs.FileSession) and not (folder and os.path.isdir(folder)):
         raise ConfigError(f"tools.sessions.storage_path is {folder!r}: CherryPy's FileSession needs an existing folder")
 
 

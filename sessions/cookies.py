@@ -14,6 +14,7 @@ from functools import lru_cache
 from http.cookies import CookieError, SimpleCookie
 from typing import Any
 
+import cheroot.server
 import cherrypy
 from cherrypy.lib import httputil
 
@@ -35,6 +36,46 @@ def parse(header: str) -> list[tuple[str, str]]:
         if name or value:
             pairs.append((_text(name), _text(_unquote(value))))
     return pairs
+
+
+class HeaderReader(cheroot.server.HeaderReader):
+    """Reads the headers of a request. Of several Cookie headers cheroot keeps the last; here they become one, as in a
+    server of HTTP/2 (RFC 9113 section 8.2.3)."""
+
+    def __call__(self, rfile: Any, hdict: Any = None) -> Any:
+        headers = {} if hdict is None else hdict
+        headers.update(super().__call__(rfile, _Headers()))
+        return headers
+
+
+class _Headers(dict[bytes, bytes]):
+    def __setitem__(self, name: bytes, value: bytes) -> None:
+        super().__setitem__(name, self[name] + b"; " + value if name == b"Cookie" and name in self else value)
+
+
+def unjoin(header: str, name: str) -> str:
+    """Return a Cookie header with the cookies of this name set apart from others that were in a Cookie header of their
+    own: most servers join several by a comma, as HTTP does with other headers.
+
+    A comma may as well be part of a value. So only those beside a cookie of this name count, whose own value has none.
+    One behind a comma comes last, for whoever can choose a part of some value might have put it there; and a name whose
+    prefix promises that no other host has set it is not looked for there at all.
+    """
+    kept: list[str] = []
+    behind: list[str] = []
+    prefixed = name.lower().startswith(("__host-", "__secure-"))
+    for part in header.split(";"):
+        apart, quotes = True, 0  # whether what comes next is a cookie by itself; quotation marks so far
+        for number, piece in enumerate(part.split(",")):
+            own = piece.partition("=")[0].strip(" \t") == name
+            if own and number and not prefixed and quotes % 2 == 0:
+                behind += ";", piece
+            else:
+                kept += ";" if apart else ",", piece
+                own = own and apart
+            apart = own
+            quotes += piece.count('"') - piece.count('\\"')
+    return "".join(kept + behind)[1:]
 
 
 def pattern_of(name: str) -> re.Pattern[str]:
@@ -79,6 +120,17 @@ def cookie_header() -> str:
 def request_cookies() -> list[tuple[str, str]]:
     """Return every cookie of the current request as (name, value), also those whose names `http.cookies` refuses."""
     return parse(cookie_header())
+
+
+def presented(name: str, header: str, values: list[str]) -> list[str]:
+    """Return the values of a cookie as the browser sent them, or the one put into `cherrypy.request.cookie` since."""
+    cookies = cherrypy.serving.request.cookie
+    sent = type(cookies)()
+    with suppress(CookieError):
+        sent.load(header)
+    if cookies.get(name) == sent.get(name):
+        return values
+    return [cookies[name].value] if name in cookies else []
 
 
 def set_cookie(

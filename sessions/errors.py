@@ -8,7 +8,7 @@ class SessionError(Exception):
 
 
 class StoreError(SessionError):
-    """A store could not do what was asked, and nothing was changed."""
+    """What was asked of the store could not be done, and nothing was changed."""
 
     status = 503  # of the answer
     public = "The session store does not answer. Please try again in a moment."  # the exception's text is for the log
@@ -19,11 +19,21 @@ class Unavailable(StoreError):
     """The store did not answer in bounded time. Never to be taken for "the session is missing"."""
 
 
+class NoRoom(Unavailable):
+    """The disk of the store is full. What is there can still be read and removed."""
+
+
 class LockTimeout(StoreError):
-    """Another request held the session for longer than `lock_timeout`, or too many were waiting for it already."""
+    """Another request held the session for longer than `lock_timeout`."""
 
     public = "Another request of yours is still using your session. Please try again in a moment."
     retry_after = 1
+
+
+class TooManyWaiting(LockTimeout):
+    """The session is in use, and more requests than `max_waiting` allows would wait for one."""
+
+    public = "Too many requests are waiting for your session or others. Please try again in a moment."
 
 
 class TooLarge(StoreError):
@@ -34,6 +44,20 @@ class TooLarge(StoreError):
 
     def __init__(self, size: int, limit: int, what: str) -> None:
         super().__init__(f"{what} of {size} bytes is more than the {limit} bytes there is room for")
+
+
+class CrossSiteRequest(StoreError):
+    """A form of another site wrote to a session. Browsers send no SameSite cookie with it, so the visitor may have a
+    session all the same, and the cookie of a new one would replace it (RFC 6265bis section 8.8)."""
+
+    status = 403
+    public = "Your browser sent this from another site, without your session. Please do it on a page of this site."
+
+    def __init__(self) -> None:
+        super().__init__(
+            "a cross-site request of an unsafe method came without a session and may not begin one. Answer it with a "
+            "303 to a page of the site, which gets the cookie, or allow it there with tools.sessions.cross_site = True"
+        )
 
 
 class CorruptRecord(SessionError, ValueError):

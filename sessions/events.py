@@ -25,7 +25,8 @@ use the session.
     ended_all    an account has ended all of its sessions         account
     unlocked     others can use it
     cookie_set   the answer sets the browser's cookie             how: new, renewed, expired
-    insecure     a Secure cookie was set on plain http
+    insecure     a Secure cookie was set on plain http            site, again: whether that was logged before
+    refused      a cookie was set that browsers refuse            why, site, again
 """
 
 from __future__ import annotations
@@ -109,17 +110,20 @@ LOGGED = {
     "quarantined": "unreadable record of session quarantined",
     "insecure": "a Secure cookie was set on plain http, and browsers drop it there: serve the site by https, and "
     "behind a proxy turn tools.proxy on",
+    "refused": "browsers refuse the session's cookie",
 }
 
 
 def write_to_log(event: Event) -> None:
     """Log an event: the subscriber that `sessions.install()` adds."""
     fields = dict(event.details)
+    if fields.pop("again", False):  # of one configuration one line is enough
+        return
     if "record" in fields:
         fields["account"] = fields.pop("record").user
     if event.name not in LOGGED:
         fields["step"] = event.name
-    level = logging.WARNING if event.name in ("quarantined", "insecure") else logging.INFO
+    level = logging.WARNING if event.name in ("quarantined", "insecure", "refused") else logging.INFO
     log_event(LOGGED.get(event.name, "step of a session"), event.key, level=level, **fields)
 
 

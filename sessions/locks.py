@@ -18,11 +18,10 @@ from typing import Any
 
 import cherrypy
 
-from .errors import LockTimeout, Unavailable
+from .errors import LockTimeout, TooManyWaiting, Unavailable
 from .events import log, publish
 
-MAX_WAITING = 100  # threads that wait for sessions at once: what a visitor with a thousand requests can cost others
-MAX_WAITING_FOR_ONE = 40  # of these, how many may wait for one session: the rest is for everybody else's
+MAX_WAITING = 500  # of which a browser may need many: HAProxy passes 100 requests on at once, nginx 128, Caddy 250
 _FIRST_PAUSE, LONGEST_PAUSE = 0.001, 0.02  # seconds between two tries for an outer lock
 IDLE_SECONDS = 10.0  # without a waiting thread, before the threads that were added for them go
 
@@ -30,24 +29,31 @@ IDLE_SECONDS = 10.0  # without a waiting thread, before the threads that were ad
 class Waiting:
     """How many threads wait for a session right now, whichever store they wait in."""
 
-    def __init__(self, limit: int = MAX_WAITING) -> None:
-        self.limit, self.count = limit, 0
+    def __init__(self) -> None:
+        self.count = 0
         self.changed: Callable[[int], None] | None = None  # called with the new number; it must return quickly
         self._mutex = threading.Lock()
 
-    def _add(self, n: int) -> None:
+    def _add(self, n: int, limit: int = 0, place: int = 0) -> None:
         with self._mutex:
-            if n > 0 and self.count >= self.limit:
-                raise LockTimeout(f"{self.count} requests are waiting for sessions already")
+            if n > 0 and self.count + place > limit:
+                they = f"{self.count} requests wait for sessions, {place - 1} of them for this one"
+                raise TooManyWaiting(f"{they}: tools.sessions.max_waiting is {limit}")
             self.count += n
             count = self.count
         if self.changed is not None:
             self.changed(count)
 
     @contextmanager
-    def one_more(self) -> Iterator[None]:
-        """Count this thread as waiting, or raise LockTimeout if as many as may are already."""
-        self._add(1)
+    def one_more(self, limit: int, place: int = 1) -> Iterator[None]:
+        """Count this thread as waiting, or raise TooManyWaiting.
+
+        Args:
+            limit: how many threads may wait, for all sessions together.
+            place: of this thread among those that wait for the same session. They take at most as many places as they
+                leave to others, so there is always room for one more session.
+        """
+        self._add(1, limit, place)
         try:
             yield
         finally:
@@ -79,6 +85,7 @@ class FairLocks:
     goes on, so that other processes do not find the outer lock free only by chance (see `poll`)."""
 
     def __init__(self, stand_back: bool = False) -> None:
+        self.max_waiting = MAX_WAITING
         self._stand_back = stand_back
         self._mutex = threading.Lock()
         self._queues: dict[str, _Queue | None] = {}  # a key is here while it is held; None: nobody waits
@@ -91,7 +98,8 @@ class FairLocks:
         """Take the lock of `key`, waiting at most `timeout` seconds. Return the seconds that are left.
 
         Raises:
-            LockTimeout: it was not free in time, or too many threads wait already.
+            LockTimeout: it was not free in time.
+            TooManyWaiting: `max_waiting` does not leave a place.
             Unavailable: the holder found that the store does not answer; see `refuse`.
         """
         with self._mutex:
@@ -102,15 +110,13 @@ class FairLocks:
             if queue is None:
                 queue = self._queues[key] = _Queue()
                 queue.since = time.monotonic()
-            if len(queue) >= MAX_WAITING_FOR_ONE:
-                raise LockTimeout(f"{len(queue)} requests are waiting for this session already")
             waiter = _Waiter()
             queue.append(waiter)
             ahead = len(queue)
         end = time.monotonic() + timeout
         publish("queued", key, ahead=ahead)
         try:
-            with waiting.one_more():
+            with waiting.one_more(self.max_waiting, ahead):
                 waiter.event.acquire(timeout=max(timeout, 0))
         except BaseException:
             if self._leave(key, waiter):  # handed over just as this thread was refused
@@ -163,7 +169,7 @@ class FairLocks:
         time.sleep(0)  # let it run now: it would get the interpreter only when this thread has sent its whole answer
 
 
-def poll(attempt: Callable[[], bool], timeout: float, what: str) -> None:
+def poll(attempt: Callable[[], bool], timeout: float, what: str, max_waiting: int = MAX_WAITING) -> None:
     """Repeat `attempt` until it is true, for locks that other processes hold and that cannot be waited for otherwise.
 
     The pauses grow with the wait, from one millisecond to twenty: little is lost when the lock is free soon, and a wait
@@ -172,11 +178,12 @@ def poll(attempt: Callable[[], bool], timeout: float, what: str) -> None:
 
     Raises:
         LockTimeout: `attempt` stayed false for `timeout` seconds; the message says `what` was waited for.
+        TooManyWaiting: as many threads as may wait do already.
     """
     if attempt():
         return
     end = time.monotonic() + timeout
-    with waiting.one_more():
+    with waiting.one_more(max_waiting):
         while (left := end - time.monotonic()) > 0:
             time.sleep(min(max((timeout - left) / 32, _FIRST_PAUSE), LONGEST_PAUSE, left))
             if attempt():

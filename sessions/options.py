@@ -7,7 +7,7 @@ import inspect
 import re
 import types
 from collections import ChainMap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from http.cookies import CookieError, Morsel
@@ -15,14 +15,18 @@ from typing import Any
 
 import cherrypy
 
-from .cookies import is_cookie_path, pattern_of
+from .cookies import pattern_of
 from .errors import ConfigError
+from .locks import MAX_WAITING
 from .record import Limits, Record
 from .users import Accounts
 
 PREFIX = "tools.sessions."
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ADDRESS_PATH = re.compile(r"(?!.*/\.\.?(?:/|$))/[\w.~!$&'()*+,=:@%/\[\]-]*", re.ASCII)  # as browsers send it
+_DOMAIN = re.compile(r"\.?\w(?:[\w-]*\w)?(?:\.\w(?:[\w-]*\w)?)*", re.ASCII)
+_SCHEME_AND_PORT = re.compile(r"^\w+://|:\d*$")
 LONGEST = 100_000_000  # minutes: 190 years
 _MINUTES = f"a number of minutes above 0, at most {LONGEST}"
 _REFUSED = object()
@@ -41,6 +45,10 @@ def _boolean(value: Any) -> Any:
     return bool(value) if isinstance(value, int) and value in (0, 1) else _REFUSED  # CherryPy's examples say 1
 
 
+def _count(value: Any) -> Any:
+    return value if type(value) is int and value > 0 else _REFUSED
+
+
 def _cookie_name(value: Any) -> Any:
     try:
         Morsel[str]().set(value, "", "")  # refuses "path", "expires" and their like
@@ -54,7 +62,7 @@ def _accounts(value: Any) -> Any:
     return value if known else _REFUSED
 
 
-def _text(allowed: Callable[[str], bool]) -> Callable[[Any], Any]:
+def _text(allowed: Callable[[str], object]) -> Callable[[Any], Any]:
     return lambda value: value if isinstance(value, str) and allowed(value) else _REFUSED
 
 
@@ -70,19 +78,26 @@ _TABLE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "remember_lifetime": (_or_none(_minutes), f"{_MINUTES}, or None"),
     "accounts": (_or_none(_accounts), "an object with valid_since and revoke (see sessions.Accounts), or None"),
     "name": (_cookie_name, "a cookie name (RFC 9110 token)"),
-    "path": (_or_none(_text(is_cookie_path)), "a path that begins with '/', or None"),
-    "path_header": (_or_none(_text(lambda value: True)), "the name of a header, or None"),
-    "domain": (_or_none(_text(lambda value: ";" not in value)), "a domain, or None"),
+    "path": (_or_none(_text(_ADDRESS_PATH.fullmatch)), "a path as in an address, such as '/my%20shop', or None"),
+    "path_header": (_or_none(_text(_TOKEN.fullmatch)), "the name of a header, or None"),
+    "domain": (
+        _or_none(_text(_DOMAIN.fullmatch)),
+        "a domain such as 'example.org', without scheme, port, path, '*' or space, and an international one in the "
+        "form 'xn--...', or None for this host only",
+    ),
     "secure": (lambda value: value if value == "auto" else _boolean(value), "True, False or 'auto' (on https)"),
     "httponly": (_boolean, "True or False"),
-    "samesite": (_text(("Lax", "Strict", "None").__contains__), "'Lax', 'Strict' or 'None'"),
+    "samesite": (_text(("Lax", "Strict", "None").__contains__), "'Lax', 'Strict' or 'None', in quotes"),
+    "cross_site": (_boolean, "True or False"),
     "persistent": (_boolean, "True or False"),
     "clean_freq": (lambda value: 0 if value in (None, 0) else _minutes(value), "minutes, or 0 for no cleaning"),
     "locking": (_text(("implicit", "early", "explicit").__contains__), "'implicit', 'early' or 'explicit'"),
     "lock_timeout": (_seconds, "a number of seconds above 0"),
+    "max_waiting": (_count, "a whole number above 0"),
     "debug": (_boolean, "True or False"),
 }
 
+_COOKIE = frozenset({"name", "path", "path_header", "domain", "secure", "httponly", "samesite"})
 COMMON = frozenset({"on", "priority", "storage_type", "storage_class", *_TABLE})  # to all backends
 
 
@@ -92,21 +107,23 @@ class Settings:
 
     storage_class: type[Any]  # the `Session` subclass in use
     timeout: float = 60  # minutes a session lives without being used; fractions are fine
-    lifetime: float | None = None  # minutes it lives at most since it began
-    remember_timeout: float = 20160  # the same for a user who asked to stay signed in: two weeks
-    remember_lifetime: float | None = 43200  # thirty days: then NIST SP 800-63B-4 (2.1.3) wants the password again
+    lifetime: float | None = None  # minutes it lives at most, however busy; None for no limit
+    remember_timeout: float = 20160  # `timeout` of a user who asked to stay signed in: two weeks
+    remember_lifetime: float | None = 43200  # `lifetime` of such a user: 30 days (NIST SP 800-63B-4, 2.1.3)
     accounts: Accounts | None = None  # what says which accounts there are, and since when their sessions are valid
-    name: str = "session_id"  # browsers guard one with the prefix __Host- or __Secure- (RFC 6265bis section 4.1.3)
+    name: str = "session_id"  # of the cookie. Browsers guard `__Host-` and `__Secure-` (RFC 6265bis 4.1.3)
     path: str | None = None  # the cookie's Path; None: what `path_header` says, or where the application is mounted
-    path_header: str | None = None  # the name of a request header
+    path_header: str | None = None  # the request header that holds the cookie's Path
     domain: str | None = None  # the cookie's Domain; None keeps it to this host
-    secure: bool | str = "auto"  # on https
+    secure: bool | str = "auto"  # the cookie travels over https only; 'auto': if this request came by https
     httponly: bool = True  # scripts cannot read the cookie (ASVS 3.3.4)
-    samesite: str = "Lax"  # or 'Strict' or 'None' (ASVS 3.3.2)
-    persistent: bool = True  # the cookie lives as long as the session; False: it ends with the browser
-    clean_freq: float = 5  # minutes between two cleanings; 0 for none
-    locking: str = "implicit"  # or 'early' or 'explicit'
+    samesite: str = "Lax"  # which requests from other sites bring the cookie (ASVS 3.3.2)
+    cross_site: bool = False  # a form of another site may begin a session, and so replace the one of the visitor
+    persistent: bool = True  # the cookie outlives the browser; where somebody is signed in, `remember` decides
+    clean_freq: float = 5  # minutes between two cleanings
+    locking: str = "implicit"  # when a session is locked: docs/locking.md
     lock_timeout: float = 10  # seconds to wait for a session that another request holds, then 503
+    max_waiting: int = MAX_WAITING  # requests that may wait for sessions in this process, then 503
     debug: bool = False  # log each step of each session
     store: tuple[tuple[str, Any], ...] = ()  # the options of the backend itself
 
@@ -125,6 +142,24 @@ class Settings:
         """What finds the session's cookies in a Cookie header."""
         return pattern_of(self.name)
 
+    @cached_property
+    def refusals_logged(self) -> set[str]:
+        """What `refusals` returned before."""
+        return set()
+
+    def refusals(self, base: str) -> Iterator[tuple[str, str]]:
+        """Return the events that say why browsers refuse this cookie from a site at the address `base`, and why."""
+        if not base.startswith("https:"):
+            if self.secure is True:
+                yield "insecure", ""
+            elif self.samesite == "None":
+                yield "refused", "SameSite=None is for https: serve the site by it; behind a proxy turn tools.proxy on"
+        host, domain = _SCHEME_AND_PORT.sub("", base).lower(), (self.domain or "").lower().removeprefix(".")
+        above = "." in domain and not domain[-1].isdigit() and host.endswith(f".{domain}")
+        if domain and domain != host and not above:
+            yield "refused", f"Domain={domain} is for other hosts: {PREFIX}domain may name the host of the site or a " \
+                "domain above it, but no top-level one; behind a proxy pass the Host header on"
+
     def limits_of(self, record: Record) -> Limits:
         """Return when a stored session ends."""
         limits = self.when_remembered if record.remembered else self.limits
@@ -133,13 +168,7 @@ class Settings:
 
 def parse(options: Mapping[str, Any], storage_class: type[Any]) -> Settings:
     """Check the options of the tool, by their names without `tools.sessions.`, and fill in the defaults."""
-    common = {}
-    for name, value in options.items():
-        if name in _TABLE:
-            read, what = _TABLE[name]
-            common[name] = read(value)
-            if common[name] is _REFUSED:
-                raise ConfigError(f"{PREFIX}{name} is {value!r}: it must be {what}")
+    common = _read(options, _TABLE)
     own = store_options(storage_class)
     for name, parameter in own.items():
         if parameter.default is parameter.empty and options.get(name) in (None, ""):
@@ -151,11 +180,29 @@ def parse(options: Mapping[str, Any], storage_class: type[Any]) -> Settings:
     return settings
 
 
+def check_cookie(options: Mapping[str, Any], storage_class: type[Any]) -> None:
+    """Check the options of the cookie alone, for a class that has its own idea of the others."""
+    _check_together(Settings(storage_class, **_read(options, _COOKIE)))
+
+
+def _read(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
+    found = {}
+    for name, value in options.items():
+        if name in names:
+            read, what = _TABLE[name]
+            found[name] = read(value)
+            if found[name] is _REFUSED:
+                raise ConfigError(f"{PREFIX}{name} is {value!r}: it must be {what}")
+    return found
+
+
 def _check_together(settings: Settings) -> None:
     name = settings.name.lower()  # browsers compare the prefixes without case
+    if name.startswith(("__http-", "__host-http-")) and not settings.httponly:
+        raise ConfigError(f"{PREFIX}name is {settings.name!r}: browsers then want {PREFIX}httponly = True")
     if settings.samesite == "None" and settings.secure is False:
         raise ConfigError(f"{PREFIX}samesite is 'None': browsers then want {PREFIX}secure = True")
-    if name.startswith(("__host-", "__secure-")) and settings.secure is not True:
+    if name.startswith(("__host-", "__secure-", "__http-")) and settings.secure is not True:
         raise ConfigError(f"{PREFIX}name is {settings.name!r}: browsers then want {PREFIX}secure = True")
     elsewhere = settings.domain or settings.path_header or settings.path not in (None, "/")
     if name.startswith("__host-") and elsewhere:

@@ -8,7 +8,6 @@ import importlib
 import threading
 import weakref
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any, cast
 
 import cherrypy
@@ -18,6 +17,7 @@ from . import compat, options
 from .errors import ConfigError, SessionError
 from .events import LOGGED, Event, log, subscribe, write_to_log
 from .options import Settings
+from .privileges import as_served, pending_drop, wait_for_drop
 from .session import Session
 from .store import Store
 
@@ -42,20 +42,33 @@ def backend(storage_type: str) -> type[Session]:
     return cast(type[Session], getattr(importlib.import_module(f"{__package__}.backends.{module}"), name))
 
 
+def chosen_class(given: Mapping[str, Any]) -> Any:
+    """Return what `storage_class` is, or the class that an add-on for CherryPy's own tool has put where that looks:
+    cherrypy.lib.sessions.RedisSession for the `storage_type` 'redis'."""
+    chosen, storage_type = given.get("storage_class"), given.get("storage_type") or "ram"
+    if chosen is None and isinstance(storage_type, str) and storage_type.lower() not in BACKENDS:
+        return getattr(theirs, f"{storage_type.title()}Session", None)
+    return chosen
+
+
 def session_class(given: Mapping[str, Any]) -> type[Session]:
     """Return the class that `storage_class`, or else `storage_type`, names."""
-    chosen, storage_type = given.get("storage_class"), given.get("storage_type") or "ram"
-    if chosen in _STOCK:
+    chosen, storage_type = chosen_class(given), given.get("storage_type") or "ram"
+    if isinstance(chosen, type) and chosen in _STOCK:
         return backend(_STOCK[chosen])
     if isinstance(chosen, type) and issubclass(chosen, Session) and hasattr(chosen, "store_class"):
         return chosen
     if chosen is not None:
         what = "a subclass of sessions.Session that names its store_class, or one of cherrypy.lib.sessions.Session"
-        raise ConfigError(f"{options.PREFIX}storage_class is {chosen!r}: it must be {what}")
+        raise ConfigError(f"{options.PREFIX}storage_class is {chosen!r}: it must be {what}: the class, not its name")
     if isinstance(storage_type, str) and storage_type.lower() in BACKENDS:
         return backend(storage_type.lower())
-    what = f"one of {', '.join(BACKENDS)}; a class of your own is named in {options.PREFIX}storage_class"
-    raise ConfigError(f"{options.PREFIX}storage_type is {storage_type!r}: it must be {what}")
+    name = getattr(storage_type, "__qualname__", storage_type if isinstance(storage_type, str) else "your")
+    near = difflib.get_close_matches(name.lower().removesuffix("session"), BACKENDS, 1, 0.7)
+    hint = f"; did you mean {near[0]}?" if near else ""
+    name = name if "." in name or name.endswith("Session") else f"{name.title()}Session"
+    what = f"one of {', '.join(BACKENDS)}{hint}; a class of your own, or of an add-on, is {options.PREFIX}storage_class"
+    raise ConfigError(f"{options.PREFIX}storage_type is {storage_type!r}: it must be {what} = {name}")
 
 
 def known_options() -> set[str]:
@@ -66,8 +79,10 @@ def known_options() -> set[str]:
 def check_names(given: Mapping[str, Any]) -> None:
     """Refuse an unknown option. One of another backend passes: changing the profile stays one line."""
     known = set(options.COMMON)
-    with suppress(ConfigError):  # there is no such backend: that is refused next
+    try:
         known.update(options.store_options(session_class(given)))
+    except ConfigError:  # there is no such class, and so nothing known of its options: that is refused at the start
+        return
     if not known.issuperset(given):  # only now all backends are imported
         known |= known_options()
     for name in given:
@@ -79,18 +94,23 @@ def check_names(given: Mapping[str, Any]) -> None:
 
 def is_cherrypy_class(given: Mapping[str, Any]) -> bool:
     """Return whether `storage_class` was written for CherryPy's own tool; its stock classes are answered by ours."""
-    chosen = given.get("storage_class")
+    chosen = chosen_class(given)
     return isinstance(chosen, type) and issubclass(chosen, theirs.Session) and chosen not in _STOCK
 
 
-class Cleaner(threading.Thread):
-    """Removes expired sessions every so often (rule 18)."""
+class Cleaner:
+    """Removes expired sessions every so often (rule 18). Not a subclass of Thread: one that is made before gevent puts
+    its own in that place cannot be joined."""
 
     def __init__(self, store: Store, seconds: float) -> None:
-        super().__init__(name=f"cleaner of {type(store).__name__}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"cleaner of {type(store).__name__}", daemon=True)
         self._store, self._seconds, self._stopped = store, seconds, threading.Event()
 
-    def run(self) -> None:
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def _run(self) -> None:
         while not self._stopped.wait(self._seconds):
             try:
                 self.clean()
@@ -106,8 +126,8 @@ class Cleaner(threading.Thread):
     def stop(self) -> None:
         """End the thread and wait until it has ended."""
         self._stopped.set()
-        if self.is_alive():
-            self.join()
+        if self._thread.is_alive():
+            self._thread.join()
 
 
 Found = tuple[Settings, Store] | None  # None for a class written for CherryPy's own tool
@@ -156,7 +176,11 @@ class StoreRegistry:
     def _build(self, app: Any, given: Mapping[str, Any]) -> Found:
         if is_cherrypy_class(given):
             return None
+        wait_for_drop()
         settings, store = self.open(app, given)
+        if not store.capabilities.shared and cherrypy.serving.request.wsgi_environ.get("wsgi.multiprocess"):
+            what = "has sessions of its own: start a single one, or choose another storage_type"
+            log.warning("%s: each process of the server %s", type(store).__name__, what)
         cleaners = self._opened(app).cleaners
         with self._mutex:  # not at the start of the site: a server that forks afterwards would leave the thread behind
             if settings.clean_freq and store not in cleaners:
@@ -168,6 +192,9 @@ class StoreRegistry:
 
     def open(self, app: Any, given: Mapping[str, Any]) -> tuple[Settings, Store]:
         """Check the options of the tool and open their store, unless it is open."""
+        if not isinstance(cherrypy.serving, threading.local):
+            why = "what it keeps for each thread, such as the session, would be shared by all visitors"
+            raise ConfigError(f"gevent has replaced Python's threads after CherryPy was imported: {why}. Do it before")
         check_names(given)
         settings = options.parse(given, session_class(given))
         ours, store_class = settings.storage_class, settings.storage_class.store_class
@@ -175,13 +202,15 @@ class StoreRegistry:
         with self._mutex:
             stores = self._opened(app).stores
             if name not in stores:
-                store = stores[name] = store_class(**dict(settings.store))
+                with as_served():
+                    store = stores[name] = store_class(**dict(settings.store))
                 # With the cookie's name: an id that somebody has for the shop must not open what the pages of its staff
                 # keep under a cookie of their own. `app.script_name` would ask the request, if there is one.
                 place = f"{app._script_name or ''} {settings.name}"
                 store.namespace = hashlib.sha256(place.encode()).hexdigest()[:8] + "-"
                 store.cookie_name = settings.name
-                stock: Any = given.get("storage_class")
+                store.locks.max_waiting = settings.max_waiting
+                stock = chosen_class(given)
                 if stock in _STOCK:
                     log.info("%s of CherryPy is answered by sessions.%s", stock.__name__, ours.__name__)
             return settings, stores[name]
@@ -220,9 +249,13 @@ def _log_steps(event: Event) -> None:  # of the requests that ask for it, by `de
 def open_all() -> None:
     """Open the stores of all mounted applications, or end the program with one line that says what is wrong."""
     try:
+        if pending_drop():  # what the site has opened as root
+            close_stores()
         for app in list(cherrypy.tree.apps.values()):
             if isinstance(app, cherrypy.Application):  # the tree may hold any WSGI application
-                open_stores(app)
+                for _, store in open_stores(app):
+                    with as_served():
+                        store.start()
     except SessionError as error:
         cherrypy.engine.stop()
         cherrypy.engine.state = cherrypy.engine.states.EXITING  # else CherryPy warns that it was not stopped
@@ -242,7 +275,7 @@ def open_stores(app: cherrypy.Application) -> list[tuple[Settings, Store]]:
     found: dict[Store, Settings] = {}
     for given in options.configured(app):
         if is_cherrypy_class(given):
-            compat.check(given)
+            compat.check(given, chosen_class(given))
             registry._opened(app).foreign_cookies.add(given.get("name", "session_id"))
         else:
             settings, store = registry.open(app, given)

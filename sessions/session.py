@@ -17,9 +17,12 @@ from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, ClassVar, Self
 
+import cherrypy
+
 from . import codec
-from .errors import CorruptRecord, LockTimeout, SessionClosed, StoreError, TooLarge
-from .events import publish, watchers
+from .cookies import presented
+from .errors import CorruptRecord, CrossSiteRequest, LockTimeout, NoRoom, SessionClosed, StoreError, TooLarge
+from .events import log, publish, watchers
 from .options import LONGEST, Settings
 from .record import SESSION, TOMBSTONE, Limits, Record, reference
 from .store import Hold, Store
@@ -62,9 +65,9 @@ class Session(MutableMapping[Any, Any]):
     """
 
     __slots__ = (
-        "_arrived", "_data", "_depth", "_header", "_hold", "_id", "_identity", "_key", "_missing", "_next_id",
-        "_originalid", "_others", "_persist", "_record", "_savepoint", "_state", "_timeout", "_written",
-        "cookie", "regenerated", "sealed", "settings", "store",
+        "_arrived", "_data", "_depth", "_header", "_hold", "_id", "_identity", "_key", "_missing", "_moved_to",
+        "_next_id", "_originalid", "_others", "_persist", "_record", "_savepoint", "_state", "_timeout", "_written",
+        "cookie", "may_begin", "regenerated", "sealed", "settings", "store",
     )  # fmt: skip
 
     store_class: ClassVar[type[Store]]
@@ -74,13 +77,15 @@ class Session(MutableMapping[Any, Any]):
         self.cookie: str | None = None  # what has happened to the browser's: 'new', 'renewed' or 'expired'
         self.regenerated = False  # whether `regenerate` was called in this request
         self.sealed = False  # whether the answer is on its way; from then on only session_lock() may write (rule 19)
+        self.may_begin = True  # False: the browser may have a session, and was not to send it; see `CrossSiteRequest`
         self._state = CLAIMED
-        self._header = cookie_header  # empty once it was read
+        self._header = cookie_header
         self._arrived = store.clock() if arrived is None else arrived  # epoch seconds
         self._originalid: str | None = None
         self._missing = False  # whether no live session has the id that the browser sent, as far as was asked
         self._id = self._key = ""  # a claim, until a record proves it
         self._others: list[tuple[str, str]] = []  # more ids that the browser named, with their keys
+        self._moved_to = ""  # the key that the id which the browser named has moved to
         self._next_id = ""  # the id after a regenerate() that is not saved yet, or of a new session
         self._hold: Hold | None = None
         self._record: Record | None = None  # as the store had it last, as far as this request knows
@@ -127,15 +132,19 @@ class Session(MutableMapping[Any, Any]):
 
     def _open(self) -> dict[Any, Any]:
         """Return the values for changing."""
-        self._check_open()
         data = self._loaded()
+        self._check_open()
         self._written = True
         return data
 
     def _check_open(self) -> None:
+        if self._state is NEW and not self.may_begin:
+            raise CrossSiteRequest
         if self.sealed and not self._depth:
-            where = "in a streamed body, or in a hook after before_finalize"
-            raise SessionClosed(f"the session is saved: {where}, write inside `with sessions.session_lock():`")
+            raise SessionClosed(
+                "the session is saved: in a streamed body, or in a hook at on_end_resource or on_end_request, write "
+                "inside `with sessions.session_lock():`; at before_finalize, with a priority below 90"
+            )
 
     # ---------------------------------------------------------------- locking and loading
 
@@ -161,17 +170,21 @@ class Session(MutableMapping[Any, Any]):
 
     def _read_cookie(self, use: bool = False) -> None:
         """Find out what the browser claims; `use` says that this request goes on to use it."""
-        header, self._header = self._header, ""
-        if header and (values := self.settings.cookie_pattern.findall(header)):
-            self._originalid = values[0]
+        if self._state is not CLAIMED:
+            return
+        header, claim = self._header, None
+        values = self.settings.cookie_pattern.findall(header) if header else []
+        if "cookie" in cherrypy.serving.request.__dict__:  # somebody asked for the cookies, and may have set this one
+            values = presented(self.settings.name, header, values)
+        if values[1:]:  # a cookie with another Path or Domain, left over from a time with other settings
+            found = filter(None, map(self.store.find, dict.fromkeys(values)))
+            self._others = list(islice(found, _CANDIDATES))
+            claim = self._others.pop(0) if self._others else None
+        elif values:
             claim = self.store.find(values[0])
-            if values[1:]:  # a cookie with another Path or Domain, left over from a time with other settings
-                found = filter(None, map(self.store.find, dict.fromkeys(values)))
-                self._others = list(islice(found, _CANDIDATES))
-                claim = self._others.pop(0) if self._others else None
-            self._missing = claim is None
-            self._id, self._key = claim or ("", "")
-        if use and self._state is CLAIMED:
+        self._originalid, self._missing = values[0] if values else None, values != [] and claim is None
+        self._id, self._key = claim or ("", "")
+        if use:
             self._state = RELEASED
             if self._missing:
                 publish("malformed")
@@ -206,7 +219,14 @@ class Session(MutableMapping[Any, Any]):
                 self._data, self._missing = data, False
                 return data
             self._give_up_claim()
-        self._state = self._state if self._state is DELETED else NEW
+        return self._begin()
+
+    def _begin(self) -> dict[Any, Any]:
+        """Go on with an empty session, which is stored when it is saved unless it has been deleted."""
+        if self._state is not DELETED:
+            self._state = NEW
+            if not self.may_begin:
+                self.sealed, self._persist = True, False
         self._data = {}
         return self._data
 
@@ -232,6 +252,8 @@ class Session(MutableMapping[Any, Any]):
                 publish("unknown", key, why="the store has none of this id")
             return None
         if record.kind != SESSION:
+            if record.kind == TOMBSTONE:
+                self._moved_to = record.data
             if record.kind == TOMBSTONE and self._arrived <= record.created + _MOVED_SLACK:
                 self._persist = False
             else:  # somebody has kept the old cookie
@@ -371,9 +393,17 @@ class Session(MutableMapping[Any, Any]):
         user, remembered, proved_at = self._identity
         created = proved_at or (before.created if before else now)
         record = Record(text, created, self.limits.deadline(created, now), user, remembered, self._timeout)
-        key = self.store.create(self.store.key_of(id), record)
-        tombstone = Record.tombstone(key, now)
-        if before and not self._leave_tombstone(tombstone):
+        try:
+            key = self.store.create(self.store.key_of(id), record)
+            tombstone = Record.tombstone(key, now)
+            moved = not before or self._leave_tombstone(tombstone)
+        except NoRoom as error:
+            if user or not before or (self._data and not before.user):
+                raise
+            log.warning("session %s: nothing is left of it, for nothing can be stored: %s", reference(old), error)
+            self.delete()  # who signs out is signed out
+            return
+        if not moved:
             self._lose(old)
             return
         self._id, self._key, self._record, self._next_id, self.cookie = id, key, record, "", "new"
@@ -448,6 +478,7 @@ class Session(MutableMapping[Any, Any]):
         """
         self._check_open()
         self.acquire_lock()  # in every mode: two requests must not move one session
+        self._check_open()
         self.regenerated = True
         self._persist = self._persist or None
         if self._state is not DELETED:
@@ -483,7 +514,9 @@ class Session(MutableMapping[Any, Any]):
     def sign_in(self, user: str, remember: bool = False, proved: float | None = None) -> None:
         """Make this the session of `user`, under a new id, with both limits counted anew.
 
-        Call it also when somebody has proved again who they are. The values stay, unless they are another user's.
+        Call it also when somebody has proved again who they are. The values stay, unless they are another user's. A
+        page that checks the proof for long, by a slow hash, calls `acquire_lock` before: of a form that was sent twice,
+        the browser keeps the answer that came last.
 
         Args:
             user: name of the account; ValueError if it is empty, or no text that can be stored.
@@ -496,6 +529,8 @@ class Session(MutableMapping[Any, Any]):
             raise ValueError("the name of a user cannot be empty")
         user.encode()  # a lone surrogate could not be
         self._loaded()
+        if self._state is NEW and self._moved_to:
+            self._follow(user)
         if self._identity.proved_at is None or self._identity.user != user:  # else it has a new id not yet sent
             self.regenerate()
         if self._identity.user not in ("", user):
@@ -504,6 +539,30 @@ class Session(MutableMapping[Any, Any]):
             since = valid_since(accounts, user) if (accounts := self.settings.accounts) else None
             proved = max(self.store.clock(), since or 0.0)
         self._identity = Identity(user, remember, proved)
+
+    def _follow(self, user: str) -> None:
+        """Go on with the session that the browser's has become, if it is the same user's: the form of a sign-in was
+        sent twice, or the first answer never arrived. It moves once more, for nobody else may follow it."""
+        for _ in range(_CANDIDATES):
+            key, self._moved_to = self._moved_to, ""
+            if not key:
+                return
+            hold = self.store.acquire(key, self.settings.lock_timeout)
+            record, data = hold.record, None
+            try:
+                if record and record.kind == TOMBSTONE:
+                    self._moved_to = record.data
+                elif record and record.user == user:
+                    self._hold = hold
+                    data = self._apply_record(record, key)
+            finally:
+                if data is None:
+                    self._hold = None
+                    hold.release()
+            if data is not None:  # what this request has written stays
+                data |= self._data or {}
+                self._key, self._data, self._state = key, data, HELD
+                self._written, self._missing = True, False
 
     def sign_out(self) -> None:
         """Remove all values and who is signed in, and move what is left to a new id: the old one is dead, also for
@@ -614,7 +673,8 @@ class Session(MutableMapping[Any, Any]):
         """Minutes that this session lives without being used. Setting it holds from this request's save on, for as long
         as the session lives, and renews it."""
         self._loaded()
-        return self.limits.timeout
+        minutes = self.limits.timeout
+        return int(minutes) if minutes % 1 == 0 else minutes  # as it was set: '300.0' would be no Max-Age
 
     @timeout.setter
     def timeout(self, minutes: float) -> None:
@@ -633,6 +693,16 @@ class Session(MutableMapping[Any, Any]):
     def now(self) -> dt.datetime:
         """Return the present moment as CherryPy does: local time without a zone."""
         return dt.datetime.fromtimestamp(self.store.clock())
+
+    @property
+    def locking(self) -> str:
+        """The option. CherryPy makes attributes of the options, and tools for its sessions ask for these two."""
+        return self.settings.locking
+
+    @property
+    def debug(self) -> bool:
+        """The option."""
+        return self.settings.debug
 
     def generate_id(self) -> str:
         """Return a new id: 256 random bits as 43 URL-safe characters (ASVS 7.2.3 asks for 128)."""

@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from .errors import CannotCount, CannotList, ConfigError, CorruptRecord, LockTimeout, StoreError, Unavailable
+from .errors import CannotCount, CannotList, ConfigError, CorruptRecord, LockTimeout, NoRoom, StoreError, Unavailable
 from .events import log, publish
 from .locks import FairLocks
 from .record import INDEX, SESSION, TOMBSTONE, Record, reference
@@ -211,10 +211,14 @@ class Store(ABC):
         """Do nothing if the store answers, or raise Unavailable."""
         self.load(self.new_key())
 
-    def checkpoint(self) -> None:  # noqa: B027 -- most stores have nothing to do here
+    def start(self) -> None:  # noqa: B027 -- most stores have nothing to do here
+        """Take what only one process may have, in the one that serves, or raise Unavailable if another has it. Where no
+        server calls it, the first request waits for it."""
+
+    def checkpoint(self) -> None:  # noqa: B027 -- nor here
         """Called every few minutes by the cleaner, after it has cleaned."""
 
-    def close(self) -> None:  # noqa: B027 -- nor here
+    def close(self) -> None:  # noqa: B027
         """Close connections and files. The store is not used again."""
 
     # ---------------------------------------------------------------- holding
@@ -248,6 +252,20 @@ class Store(ABC):
     def delete(self, key: str, timeout: float = _TIMEOUT) -> None:
         """Destroy the record of `key`, as soon as whoever holds it has released it, or raise LockTimeout."""
         self.acquire(key, timeout).delete()
+
+    def purge_one(self, key: str) -> bool:
+        """Remove the record of `key` if it has expired and nobody holds it. Return whether it was."""
+        try:
+            hold = self.acquire(key, 0)
+        except LockTimeout:  # whoever holds it may be renewing it
+            return False
+        record = hold.record
+        if record is None or record.deadline > self.clock():
+            hold.release()
+            return False
+        hold._finish(hold._remove)
+        self.ended(key, record)
+        return True
 
     def ended(self, key: str, record: Record) -> None:
         """Note that the cleaner has removed an expired record."""
@@ -301,7 +319,10 @@ class Store(ABC):
             found = self._alive(keys, user)
             if len(found) < len(keys):
                 deadline = max((record.deadline for record in found.values()), default=0.0)
-                self._put_index(hold, user, len(found), found, deadline)
+                try:
+                    self._put_index(hold, user, len(found), found, deadline)
+                except NoRoom as error:
+                    log.warning("an index keeps the sessions that have ended, for now: %s", error)
             return found
 
     @contextmanager

@@ -4,8 +4,9 @@
     before_request_body               locks it, with locking='early' only
     handler                           the first access locks and loads it
     before_finalize        save       saves it if it changed, unlocks, sets the cookie (at 90: after hooks of the site)
-    an InternalRedirect               saves it: that goes another way
-    the handler fails      fail       unlocks without saving; sets the cookie that was due all the same
+    an InternalRedirect               saves it: that goes another way; the next page goes on with it
+    the handler fails      fail       unlocks without saving; the error page may use it again
+    the error page is made failed     saves what that wrote; sets the cookie that was due all the same
     on_end_request         close      unlocks what a streamed body has left locked
 
 The stores raise `StoreError`s, which know nothing of HTTP. `Request` and the hooks turn them into answers.
@@ -16,24 +17,27 @@ from __future__ import annotations
 import hashlib
 import logging
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
+from urllib.parse import quote
 
+import cheroot.server
 import cherrypy
 import cherrypy.lib.sessions
 from cherrypy._cprequest import Hook, HookMap
-from cherrypy.lib import is_iterator
+from cherrypy.lib import caching, is_iterator
 
 from . import compat
-from .cookies import RequestCookies, cookie_header, is_cookie_path, is_https, set_cookie
-from .errors import CannotList, ConfigError, SessionError, StoreError, TooLarge
+from .cookies import HeaderReader, RequestCookies, cookie_header, is_cookie_path, set_cookie, unjoin
+from .errors import CannotList, ConfigError, SessionClosed, SessionError, StoreError
 from .events import LOGGED, SingleLineFilter, log, publish, subscribe, watchers, write_to_log
 from .locks import ThreadPoolScaler
 from .options import Settings
 from .record import reference as reference_of_key
-from .registry import check_names, close_stores, is_cherrypy_class, open_all, registry
+from .registry import check_names, chosen_class, close_stores, is_cherrypy_class, open_all, registry
 from .session import CLAIMED, Session
 from .store import Store
 from .users import ActiveSessions, LiveSession, revoke
@@ -48,9 +52,7 @@ class StoreHTTPError(cherrypy.HTTPError):
         super().__init__(error.status, error.public)
         self.__cause__ = error
         self.retry_after = error.retry_after
-        level = logging.INFO if isinstance(error, TooLarge) else logging.WARNING
-        log.log(level, "%s: %s", type(error).__name__, error)
-        publish("failed", why=type(error).__name__)
+        _note(error)
 
     def set_response(self) -> None:
         session = current_session()
@@ -59,6 +61,12 @@ class StoreHTTPError(cherrypy.HTTPError):
         super().set_response()  # removes Retry-After, as CherryPy does from every error
         if self.code == 503:
             cherrypy.serving.response.headers["Retry-After"] = str(self.retry_after)
+
+
+def _note(error: StoreError) -> None:
+    level = logging.WARNING if error.status == 503 else logging.INFO
+    log.log(level, "%s: %s", type(error).__name__, error)
+    publish("failed", why=type(error).__name__)
 
 
 class RequestHooks(HookMap):
@@ -70,6 +78,8 @@ class RequestHooks(HookMap):
             try:
                 hook()
             except Exception as error:
+                if isinstance(error, SessionClosed):
+                    error.add_note(f"It was the hook {hook.callback!r} at {cherrypy.serving.request.stage}.")
                 if not isinstance(error, (*_ANSWERS, StoreError)):
                     cherrypy.log(traceback=True, severity=logging.ERROR)
                 cls.run_hooks(one for one in hooks if one.failsafe)
@@ -91,6 +101,7 @@ class Request(cherrypy._cprequest.Request):
     header_list: list[tuple[str, str]]
     hooks = RequestHooks(cherrypy._cprequest.hookpoints)
     cookie_header = ""
+    due: Mapping[str, Any] = {}  # the cookies of sessions that the answer of an InternalRedirect has to set
 
     @cached_property
     def cookie(self) -> RequestCookies:
@@ -124,8 +135,10 @@ class Request(cherrypy._cprequest.Request):
             self.header_list.append((name, value))
 
     def respond(self, path_info: str) -> None:
-        """Answer the request. Save before an InternalRedirect, which begins another without asking the browser: a
-        session that began here is lost to it, for its cookie would have had to go out in between."""
+        """Answer the request. Save before an InternalRedirect, which begins another without asking the browser: what
+        that would have been told goes out with the answer of the other, also if it is of a page without sessions."""
+        if self.prev is not None and (due := getattr(self.prev, "due", None)):
+            dict.update(cherrypy.serving.response.cookie, due)
         try:
             super().respond(path_info)
         except cherrypy.InternalRedirect:
@@ -134,6 +147,8 @@ class Request(cherrypy._cprequest.Request):
             except StoreError:
                 self.handle_error()
             else:
+                names = {*getattr(self.prev, "due", ()), *(one.settings.name for one in _sessions_of(self))}
+                self.due = {name: one for name, one in cherrypy.serving.response.cookie.items() if name in names}
                 raise
         except BaseException:  # Ctrl-C, for one: there is no answer to come
             close()
@@ -149,6 +164,8 @@ class Request(cherrypy._cprequest.Request):
             try:
                 super().handle_error()
                 return
+            except StoreError as met:
+                error = StoreHTTPError(met)
             except StoreHTTPError as met:  # when the session of the failed page was put right
                 error = met
         with suppress(StoreError):
@@ -183,7 +200,7 @@ class SessionTool(cherrypy._cptools.Tool):
             found = registry.lookup(request.app, conf)
         if found is None:
             conf = self._merged_args()
-            compat.attach(conf, conf.pop("priority", self._priority))
+            compat.attach(conf, chosen_class(conf), conf.pop("priority", self._priority))
             return
         session = _begin(request, *found)
         if session.settings.locking == "early":
@@ -193,6 +210,41 @@ class SessionTool(cherrypy._cptools.Tool):
     def regenerate(self) -> None:
         """Give the session of this request a new id; see `Session.regenerate`."""
         cherrypy.serving.session.regenerate()
+
+
+class CachingTool(cherrypy._cptools.CachingTool):
+    """CherryPy's `tools.caching`, which keeps the answers that depend on no session, for visitors who have none.
+
+    CherryPy's own hands out the page of whoever came first: to know whose it is, it would have to make it.
+    """
+
+    def _wrapper(self, **kwargs: Any) -> None:
+        request, session = cherrypy.serving.request, current_session()
+        if session is None:  # a class that was written for CherryPy's own tool does not say whether it was used
+            depends = request.toolmaps["tools"].get("sessions", {}).get("on", False)
+        else:
+            depends = session.accessed or session.originalid is not None
+        if depends and request.method in _SAFE:
+            request.cached = request.cacheable = False
+        elif caching.get(**kwargs):
+            request.handler = None
+        elif request.cacheable:
+            request.hooks.attach("before_finalize", _put_into_cache, priority=100)
+
+    _wrapper.priority = 90  # type: ignore[attr-defined]
+
+
+def _put_into_cache() -> None:
+    request, session = cherrypy.serving.request, current_session()
+    if session is None or not session.accessed:
+        caching.tee_output()
+        return
+    request.cacheable = False
+    variants = getattr(cherrypy._cache, "store", {}).get(cherrypy.url(qs=request.query_string), {})
+    cherrypy._cache.delete()
+    for one in list(variants.values()):
+        if isinstance(one, threading.Event):  # others wait for this answer, which they cannot have
+            one.set()
 
 
 def init(
@@ -225,18 +277,43 @@ def _begin(request: Any, settings: Settings, store: Store) -> Session:
         request.hooks.update(hooks)
         _attach_error_hooks(request.hooks)
         request.hooks["on_end_resource"].append(_END_RESOURCE)
-    session: Session = settings.storage_class(store, settings, header, serving.response.time)
+    if "," in header and "ACTUAL_SERVER_PROTOCOL" not in request.wsgi_environ:  # of cheroot, see HeaderReader
+        header = request.cookie_header = unjoin(header, settings.name)
+        request.cookie = RequestCookies(header)
+    session: Session | None = None
+    if request.prev is not None:  # an InternalRedirect, and so the same request to the browser
+        session = next((one for one in _sessions_of(request.prev) if one.store is store), None)
+    if session is None:
+        session = settings.storage_class(store, settings, header, serving.response.time)
+        if request.method not in _SAFE and settings.samesite != "None" and not settings.cross_site:
+            session.may_begin = dict.get(request.headers, "Sec-Fetch-Site") != "cross-site"
+    else:
+        session.settings, session.sealed = settings, False
     request.session = serving.session = session
+    request._session_init_flag = True  # what CherryPy's own init() looks at: called by hand, it begins no second one
     request.hooks["before_finalize"].append(_SAVE)
+    if request.error_page:
+        request.error_page = ErrorPages(request.error_page)
     if watchers:
         key = session.claimed_key
         publish("cookie", key, sent=bool(session.originalid), well_formed=bool(key))
     return session
 
 
+_SAFE = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})  # methods (RFC 9110 section 9.2.1)
+
+
+def _sessions_of(request: Any) -> Iterator[Session]:
+    """Return the session of a request, and of those from which an InternalRedirect led to it."""
+    while request is not None:
+        if isinstance(session := getattr(request, "session", None), Session):
+            yield session
+        request = request.prev
+
+
 def _attach_error_hooks(hooks: Any) -> None:
     hooks["before_error_response"].append(_FAIL)
-    hooks["after_error_response"].append(_SET_HEADERS)
+    hooks["after_error_response"].append(_FAILED)
 
 
 def current_session() -> Session | None:
@@ -260,6 +337,8 @@ def save() -> None:
             response.collapse_body()  # a generator may write to the session while it yields
     if session._state is CLAIMED:
         session.sealed = True
+        if session.settings.name in response.cookie:
+            set_response_headers(session)
         return
     try:
         if response.status is not None and str(response.status).startswith("5"):
@@ -284,34 +363,52 @@ def end_resource() -> None:
 
 def fail() -> None:
     """Unlock the session after an unexpected error. What was saved before stays."""
-    session = current_session()
-    if session is not None:
-        try:
-            session.rollback()
-        finally:
-            session.sealed = True
-
-
-def close() -> None:
-    """Unlock the session without saving it. After `save` there is nothing left to do."""
-    session = current_session()
-    if session is not None:
+    if (session := current_session()) is not None:
         session.rollback()
 
 
-def _set_headers() -> None:
-    """Tell the browser the id that was saved before an unexpected error: the old one is dead, and making the answer has
-    removed the headers."""
-    session = current_session()
-    if session is not None:
-        set_response_headers(session)
+close = fail  # after `save` there is nothing left to do
+
+
+def failed() -> None:
+    """Save what the answer to an unexpected error has written, and tell the browser the id that was saved before: the
+    old one is dead, and making the answer has removed the headers."""
+    if (session := current_session()) is not None:
+        try:
+            session.save()
+        finally:
+            session.sealed = True
+            set_response_headers(session)
+
+
+class ErrorPages(dict[Any, Any]):
+    """The error pages of a request, which may use its session, also where that, or its store, has failed."""
+
+    def get(self, code: Any, default: Any = None) -> Any:
+        page = super().get(code, default)
+        return partial(_make_error_page, page) if callable(page) else page
+
+
+def _make_error_page(page: Callable[..., Any], **shown: str) -> Any:
+    session, saves_nothing = cherrypy.serving.session, shown["status"].startswith("5")
+    try:
+        if saves_nothing:  # but for what the page writes (rule 11)
+            session.rollback()
+        made = page(**shown)
+        if saves_nothing:
+            session.save()
+        return made
+    except StoreError as error:
+        _note(error)
+        session.abandon()  # this answer stays the one that it is
+        return page(**shown)
 
 
 # Made once, for a hook costs more than the session. failsafe: CherryPy runs it though another hook has failed.
 _SAVE = Hook(save, failsafe=True, priority=90)
 _END_RESOURCE = Hook(end_resource, failsafe=True)
 _FAIL = Hook(fail, failsafe=True, priority=90)
-_SET_HEADERS = Hook(_set_headers, failsafe=True)
+_FAILED = Hook(failed, failsafe=True)
 _END = Hook(close, failsafe=True, priority=90)
 
 
@@ -319,8 +416,13 @@ _END = Hook(close, failsafe=True, priority=90)
 
 
 def set_response_headers(session: Session) -> None:
-    """Set the cookie if it has to change, and say that the answer is for this visitor only (rule 10)."""
-    if session._state is CLAIMED:
+    """Set the cookie if it has to change, and say that the answer is for this visitor only (rule 10).
+
+    A program may have set it itself, at CherryPy's tool with a value or a lifetime only: that tool has set the rest.
+    """
+    cookie, name = cherrypy.serving.response.cookie, session.settings.name
+    by_hand = name in cookie and not (cookie[name]["path"] and cookie[name]["samesite"])
+    if session._state is CLAIMED and not by_hand:
         return
     headers = cherrypy.serving.response.headers
     vary = dict.get(headers, "Vary")  # a dict with names in title case; asking it as such costs a third
@@ -331,18 +433,24 @@ def set_response_headers(session: Session) -> None:
     if not dict.__contains__(headers, "Cache-Control"):
         dict.__setitem__(headers, "Cache-Control", "private")
     how = session.cookie
-    if how and (how != "renewed" or session.outlives_browser):
-        _set_cookie(session)
+    if by_hand and how != "expired":
+        value, given = cookie[name].value, {key: one for key, one in cookie[name].items() if one != ""}
+        _set_cookie(session, value and (session.cookie_value or value))
+        ages = {"max-age": "", "expires": ""}
+        dict.update(cookie[name], ages | given if ages.keys() & given.keys() else given)
+    elif how and (how != "renewed" or session.outlives_browser):
+        _set_cookie(session, "" if how == "expired" else session.cookie_value)
         if watchers:
             publish("cookie_set", session.claimed_key, how=how)
 
 
-def _set_cookie(session: Session) -> None:
-    settings, ends = session.settings, session.cookie == "expired"
-    value = "" if ends else session.cookie_value
-    max_age = 0 if ends else session.cookie_age if session.outlives_browser else None
-    if settings.secure is True and value and not is_https():
-        publish("insecure", session.claimed_key)
+def _set_cookie(session: Session, value: str) -> None:
+    settings = session.settings
+    max_age = 0 if session.cookie == "expired" else session.cookie_age or None if session.outlives_browser else None
+    if value and (settings.secure is True or settings.samesite == "None" or settings.domain):
+        for name, why in settings.refusals(site := cherrypy.serving.request.base):
+            publish(name, session.claimed_key, why=why, site=site, again=why in settings.refusals_logged)
+            settings.refusals_logged.add(why)
     path = "/" if settings.name.lower().startswith("__host-") else _cookie_path(settings.path, settings.path_header)
     set_cookie(
         settings.name, value, path=path, domain=settings.domain, max_age=max_age, secure=settings.secure,
@@ -358,7 +466,7 @@ def _cookie_path(path: str | None, path_header: str | None) -> str:
     if is_cookie_path(told):
         return str(told)
     mounted = cherrypy.serving.request.script_name
-    return mounted if is_cookie_path(mounted) else "/"
+    return quote(mounted, safe="/!$&'()*+,:=@") if is_cookie_path(mounted) else "/"  # as browsers write it
 
 
 def set_response_cookie(
@@ -408,7 +516,10 @@ def expire() -> None:
     if isinstance(session, Session):
         set_response_headers(session)  # also where the handler fails after this
     else:
-        cherrypy.lib.sessions.expire()
+        _their_expire()
+
+
+_their_expire = cherrypy.lib.sessions.expire
 
 
 def count() -> int:
@@ -497,7 +608,11 @@ def install() -> None:
     if isinstance(cherrypy.tools.sessions, SessionTool):
         return
     cherrypy.tools.sessions = SessionTool()
+    cherrypy.tools.caching = CachingTool("before_handler", caching.get, "caching")
     cherrypy.session = _SessionProxy("session")
+    cherrypy.lib.sessions.expire = expire  # CherryPy's own would leave what is stored to whoever kept the cookie
+    if type(cheroot.server.HTTPRequest.header_reader) is cheroot.server.HeaderReader:
+        cheroot.server.HTTPRequest.header_reader = HeaderReader()
     if cherrypy.Application.request_class is cherrypy._cprequest.Request:
         cherrypy.Application.request_class = Request
     log.setLevel(logging.INFO)

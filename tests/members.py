@@ -69,8 +69,8 @@ class Pages:
         return f"/{number}"
 
     @cherrypy.expose
-    def default(self, number: str) -> str:
-        return str(self.works.pop(number)(cherrypy.session))
+    def default(self, *path: str) -> str:
+        return str(self.works.pop(path[-1])(cherrypy.session))
 
 
 @dataclass

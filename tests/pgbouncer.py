@@ -1,4 +1,4 @@
-"""A PgBouncer of the test's own, in transaction mode."""
+"""A PgBouncer of the test's own."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _SECONDS = 30
 
 _SETTINGS = """\
 [databases]
-sessions = host=127.0.0.1 port={server} dbname=sessions user=sessions
+sessions = host=127.0.0.1 port={server} dbname=sessions user={user}
 [pgbouncer]
 listen_addr = 127.0.0.1
 listen_port = {port}
 unix_socket_dir =
 auth_type = any
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = 4
 """
 
 
 class PgBouncer:
-    """A context manager: it runs in the block, in front of the server at a port.
+    """A context manager: it runs in the block, in front of the server at a port, which it asks as one user.
 
     Raises:
         ServiceError: it is not installed, or did not start.
     """
 
-    def __init__(self, folder: Path, server_port: int) -> None:
+    def __init__(self, folder: Path, server_port: int, user: str = "sessions", mode: str = "transaction") -> None:
         self.port = free_port()
         self._folder = folder
-        self._settings = _SETTINGS.format(server=server_port, port=self.port)
+        self._settings = _SETTINGS.format(server=server_port, port=self.port, user=user, mode=mode)
 
     @property
     def dsn(self) -> str:

@@ -11,12 +11,13 @@ import os
 import random
 import subprocess
 import sys
+import time
 import uuid
 import zoneinfo
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -147,8 +148,54 @@ class Place(collections.namedtuple("Place", "x y")):
     __slots__ = ()
 
 
+class Plain(NamedTuple):
+    """With defaults and a text, as such classes have them."""
+
+    x: int
+    y: int = 2
+
+
+class Counting(NamedTuple):
+    x: int
+
+    def twice(self) -> int:
+        return 2 * self.x
+
+
+class Shown(NamedTuple):
+    x: int
+
+    def __str__(self) -> str:
+        return "x"
+
+
+class Pretended(tuple[int, ...]):
+    _fields = ("x", "y")
+
+
+Point = collections.namedtuple("Point", "x y")  # noqa: PYI024 -- as most programs write it
+Renamed = collections.namedtuple("Renamed", "class x", rename=True)  # noqa: PYI024
+Empty = collections.namedtuple("Empty", "")  # noqa: PYI024
+
+
 class Colour(enum.IntEnum):
     RED = 1
+
+
+class Word(enum.StrEnum):
+    YES = "yes"
+
+
+class Mood(enum.Enum):
+    FINE = 1
+
+
+class Moment(dt.datetime):
+    pass
+
+
+class Day(dt.date):
+    pass
 
 
 class OwnZone(dt.tzinfo):
@@ -166,15 +213,55 @@ def levels(n: int) -> Any:
 @pytest.mark.parametrize(
     "value",
     [
-        Text("x"), Number(1), Mapping(x=1), Place(1, 2), Colour.RED, bytearray(b"x"), memoryview(b"x"), object(), len,
-        int, 1j, range(3), iter([]), collections.OrderedDict(), collections.defaultdict(int), BELOW_ITSELF, levels(200),
-        dt.datetime(2026, 1, 1, tzinfo=OwnZone()), {"inner": [{1: {Text("x")}}]}, {Text("x"): 1}, Path("x"),
+        Text("x"), Number(1), Mapping(x=1), Place(1, 2), Counting(1), Shown(1), Pretended((1, 2)), Colour.RED, Word.YES,
+        Mood.FINE, Moment(2026, 1, 1), Day(2026, 1, 1), time.localtime(), collections.Counter("ab"),
+        bytearray(b"x"), memoryview(b"x"), object(), len, int, 1j, range(3), iter([]), collections.OrderedDict(),
+        collections.defaultdict(int), BELOW_ITSELF, levels(200), dt.datetime(2026, 1, 1, tzinfo=OwnZone()),
+        {"inner": [{1: {Text("x")}}]}, {Text("x"): 1}, Path("x"),
     ],
     ids=lambda value: type(value).__name__,
 )  # fmt: skip
 def test_any_other_value_is_refused_and_its_key_named(value: Any) -> None:
     with pytest.raises(UnstorableValue, match=r"^session\['basket'\] cannot be stored: "):
         codec.encode({"fine": 1, "basket": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "plain"),
+    [(Text("x"), "str"), (Colour.RED, "int"), (Word.YES, "str"), (Moment(2026, 1, 1), "datetime"),
+     (Day(2026, 1, 1), "date"), (Place(1, 2), "tuple"), (collections.OrderedDict(), "dict"),
+     (collections.defaultdict(int), "dict")],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_the_error_names_the_type_that_will_do(value: Any, plain: str) -> None:
+    with pytest.raises(UnstorableValue, match=f"none of the types a session keeps; a plain {plain} is$"):
+        codec.encode({"value": [value]})
+
+
+@pytest.mark.parametrize(
+    "value", [Point(1, (2,)), Plain(1), Renamed(1, 2), Empty(), Point(Point(1, {2}), [Plain(3, 4)])], ids=repr
+)
+def test_a_namedtuple_comes_back_as_one_of_its_name_and_fields(value: Any) -> None:
+    """Equal to it, but not of its class, which would have to be imported by a name from the store."""
+    found = back(value)
+    assert found == value and repr(found) == repr(value) and found._asdict() == value._asdict()
+    assert isinstance(found, tuple) and type(found) is not type(value)
+    assert codec.encode({"value": found}) == codec.encode({"value": value}), "else each visit would save it"
+    assert type(back(value)) is type(found), "a class is made once"
+
+
+def test_a_namedtuple_may_be_a_key_or_in_a_set() -> None:
+    assert back({Point(1, 2): {Point(3, 4)}}) == {(1, 2): {(3, 4)}}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ['["os.system", {}]', '["a b", {}]', '["class", {}]', '["A", {"x": 1}, 2]', '["A", ["x"]]', '[["A"], {"x": 1}]',
+     '{"A": {"x": 1}}', '["A"]', '"A"', '["A; import os", {"x": 1}]', '[5, {}]'],
+)  # fmt: skip
+def test_a_namedtuple_that_was_not_written_here_is_corrupt(content: str) -> None:
+    with pytest.raises(CorruptRecord):
+        codec.decode(f'{{"value":{{"$namedtuple":{content}}}}}')
 
 
 def test_a_key_that_cannot_be_stored_is_named() -> None:

@@ -237,3 +237,105 @@ def test_a_stock_class_can_be_named_in_a_decorator(tmp_path: Path) -> None:
 def test_a_stock_class_needs_the_options_of_ours() -> None:
     with pytest.raises(sessions.ConfigError, match="storage_path is missing: FileSession needs it"):
         application(Pages(), storage_class=theirs.FileSession)
+
+
+# -------------------------------------------------------------------- classes that add-ons put beside CherryPy's own
+
+
+class ShelfSession(theirs.RamSession):
+    """As the class of an add-on, which keeps the sessions of this test alone."""
+
+    cache: dict[str, Any] = {}
+    locks: dict[str, Any] = {}
+    host = "nowhere"
+
+    @classmethod
+    def setup(cls, **options: Any) -> None:
+        cls.host = options.get("host", cls.host)
+
+
+@pytest.fixture
+def registered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the documents of such an add-on say."""
+    monkeypatch.setattr(theirs, "ShelfSession", ShelfSession, raising=False)
+
+
+@pytest.mark.usefixtures("registered")
+@pytest.mark.parametrize("storage_type", ["shelf", "Shelf", "SHELF"])
+def test_a_class_put_beside_cherrypys_own_is_found_by_its_storage_type(storage_type: str) -> None:
+    client = Client(application(Pages(), storage_type=storage_type, host="shelf.example"))
+    assert [client.get().text for _ in range(3)] == ["1", "2", "3"]
+    assert client.jar["session_id"] in ShelfSession.cache and ShelfSession.host == "shelf.example"
+    morsel = client.get("/rotate").cookies["session_id"]
+    assert (morsel["httponly"], morsel["samesite"]) == (True, "Lax")
+
+
+@pytest.mark.usefixtures("registered")
+def test_it_is_found_from_a_decorator() -> None:
+    class Root(Pages):
+        @cherrypy.expose
+        @cherrypy.tools.sessions(storage_type="shelf", host="here", clean_freq=0)
+        def index(self) -> str:
+            return str(super().index())
+
+    client = Client(application(Root()))
+    assert [client.get().text for _ in range(2)] == ["1", "2"]
+    assert client.jar["session_id"] in ShelfSession.cache
+
+
+def test_it_may_be_put_there_after_the_pages_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Root(Pages):
+        @cherrypy.expose
+        @cherrypy.tools.sessions(storage_type="late", host="here", clean_freq=0)
+        def index(self) -> str:
+            return str(super().index())
+
+    with pytest.raises(sessions.ConfigError, match=r"tools\.sessions\.storage_class = LateSession"):
+        application(Root())
+    monkeypatch.setattr(theirs, "LateSession", ShelfSession, raising=False)
+    assert Client(application(Root())).get().text == "1"
+
+
+def test_a_class_of_this_package_may_be_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(theirs, "OursSession", backend("ram"), raising=False)
+    app = application(Pages(), storage_type="ours")
+    assert [type(store) for store in registry.stores(app)] == [backend("ram").store_class]
+
+
+def test_what_is_put_there_and_is_no_session_class_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(theirs, "WrongSession", dict, raising=False)
+    with pytest.raises(sessions.ConfigError, match="storage_class is <class 'dict'>"):
+        application(Pages(), storage_type="wrong")
+
+
+def test_a_name_of_this_packages_own_is_not_taken_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(theirs, "RamSession", ShelfSession)
+    app = application(Pages(), storage_type="ram")
+    assert [type(store) for store in registry.stores(app)] == [backend("ram").store_class]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"domain": "https://example.org"}, "domain"), ({"path": "shop"}, "path"), ({"samesite": "lax"}, "samesite"),
+        ({"name": "__Host-x"}, "secure = True"), ({"samesite": "None", "secure": False}, "secure = True"),
+    ],
+)  # fmt: skip
+def test_a_cookie_that_browsers_refuse_stops_the_start(
+    options: dict[str, Any], wrong: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(sessions.ConfigError, match=said):
+        application(Pages(), **options, **wrong)
+
+
+def test_its_session_has_the_option_locking_as_with_cherrypys_tool(options: dict[str, Any]) -> None:
+    class Root:
+        @cherrypy.expose
+        def index(self) -> str:
+            session = cherrypy.serving.session
+            if session.locking == "explicit":
+                session.acquire_lock()
+            session["n"] = 1
+            return str(session.locking)
+
+    assert Client(application(Root(), **options, locking="explicit")).get().text == "explicit"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import errno
 import multiprocessing
@@ -14,6 +15,7 @@ import signal
 import socket
 import stat
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -26,7 +28,7 @@ import pytest
 import sessions
 from sessions import Record, Unavailable, codec
 from sessions.backends import file
-from sessions.backends.file import COMPACT_AT, LOCK, FileStore
+from sessions.backends.file import COMPACT_AT, LOCK, UNREADABLE, FileStore
 from sessions.errors import CorruptRecord, LockTimeout
 from sessions.events import Event
 from sessions.registry import registry
@@ -654,6 +656,91 @@ def test_folders_that_a_cleaner_of_empty_folders_removed_are_made_again(store: F
     assert os.stat(store.path(key)).st_size and stat.S_IMODE(os.stat(Path(store.path(key)).parent).st_mode) == 0o700
 
 
+@pytest.mark.parametrize("durable", [False, True])
+def test_no_moment_is_a_bad_one_for_a_cleaner_of_empty_folders(tmp_path: Path, clock: Clock, durable: bool) -> None:
+    store, done = open_store(tmp_path, clock, durable=durable), threading.Event()
+    folders = [f"{store.root}/{n:02x}" for n in range(256)]
+
+    def clean() -> None:
+        while not done.is_set():
+            for folder in folders:
+                with contextlib.suppress(OSError):
+                    os.rmdir(folder)
+
+    cleaner = threading.Thread(target=clean)
+    cleaner.start()
+    try:
+        for n in range(24):
+            key = stored(store, a_record({"n": n}, user="ada" if n % 2 else ""))
+            hold = store.acquire(key, LONG)
+            assert hold.commit(a_record({"n": n + 1}, user="ada" if n % 2 else ""))
+            assert count_of(store.load(key)) == n + 1
+            assert store.count() == len(list(store.scan())) == 1
+            if n % 3:
+                store.delete(key)
+            else:
+                Path(store.path(key)).write_bytes(b"foreign\n")
+                store.acquire(key, LONG).release()
+                Path(store.path(key) + UNREADABLE).unlink()
+            store.ping()
+            store.purge(10)
+    finally:
+        done.set()
+        cleaner.join()
+    assert store.live("ada") == {}
+
+
+def test_a_cleaner_of_all_that_is_empty_does_no_harm(store: FileStore, clock: Clock) -> None:
+    key = stored(store, a_record(user="ada"))
+    for _ in range(2):
+        subprocess.run(["find", store.root, "-empty", "-delete"], check=True)  # noqa: S607
+        assert store.load(key) == a_record(user="ada")
+        assert save(store, key, 1)
+        commit(store, key, a_record(user="ada"))
+        store.ping()
+        assert list(store.live("ada")) == [key]
+        store.delete(stored(store))
+    store.delete(key)
+    subprocess.run(["find", store.root, "-empty", "-delete"], check=True)  # noqa: S607
+    stored(store)
+    Path(store.root, file._MARKER).write_bytes(b"")  # as it was in an earlier version
+    store = open_store(Path(store.root), clock)
+    subprocess.run(["find", store.root, "-empty", "-delete"], check=True)  # noqa: S607
+    assert store.count() == 1
+
+
+def test_an_empty_file_that_a_cleaner_removes_while_it_is_quarantined_is_no_session(
+    store: FileStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = Path(store.path(store.new_key()))
+    path.touch()
+    real = os.replace
+    monkeypatch.setattr(os, "replace", lambda *paths: (path.unlink(), real(*paths)))
+    hold = store.acquire(path.name, SHORT)
+    assert hold.record is None
+    assert session_files(store.root) == []
+
+
+def test_the_check_does_what_a_session_does(store: FileStore, clock: Clock) -> None:
+    stored(store)
+    before = session_files(store.root)
+    store.ping()
+    assert session_files(store.root) == before
+    assert (store.count(), len(list(store.scan()))) == (1, 1)
+    with files_no_larger_than(10), pytest.raises(Unavailable, match="File too large"):
+        store.ping()
+    assert session_files(store.root) == before
+    in_the_way = Path(store.root, next(name for name in map("{:02x}".format, range(256)) if name != before[0][-64:-62]))
+    in_the_way.rmdir()
+    in_the_way.write_bytes(b"")  # no folder: what any session may meet
+    with pytest.raises(Unavailable, match=f"Permission denied: '{in_the_way}'"):
+        store.ping()
+    with pytest.raises(sessions.ConfigError, match=f"cannot keep sessions in {in_the_way}: "):
+        open_store(Path(store.root), clock)
+    in_the_way.unlink()
+    store.ping()
+
+
 def test_a_folder_that_has_gone_is_a_503_that_leaves_the_cookie_alone(site: Client) -> None:
     (store,) = registry.stores(site.app)
     os.rename(store.root, store.root + ".away")
@@ -728,6 +815,24 @@ def test_a_file_that_makes_no_sense_is_quarantined_by_the_cleaner_with_an_event(
         assert store.purge(10) == 0
     assert [event.key for event in events] == [key]
     assert session_files(store.root) == [f"{key}.unreadable"]
+
+
+def test_the_cleaner_goes_on_past_a_file_that_it_may_not_read(
+    store: FileStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = sorted((stored(store) for _ in range(5)), key=lambda key: key[-64:])
+    clock.now = NOW + 1000
+    real = os.open
+
+    def refuse(path: str, *args: Any) -> int:
+        if path == store.path(keys[0]):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real(path, *args)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with logged() as lines:
+        assert store.purge(10) == 4
+    assert [line for line in lines if "the cleaner could not look at" in line and keys[0] in line]
 
 
 def test_a_record_copied_to_another_key_is_not_that_session(store: FileStore) -> None:

@@ -5,24 +5,27 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 
+import cherrypy
 import pytest
 
 from sessions import Unavailable, locks
 from sessions.backends.ram import RamStore
-from sessions.errors import LockTimeout
+from sessions.errors import LockTimeout, TooManyWaiting
 from sessions.locks import FairLocks, Waiting, poll
 from sessions.testing import a_record
+from tests.wsgi import Client, application, logged
 
 LONG = 10.0  # seconds that nothing here takes
 
 
 class Counted(Waiting):
-    """A count of one test alone, which lets five wait."""
+    """A count of one test alone."""
 
     def __init__(self) -> None:
-        super().__init__(limit=5)
+        super().__init__()
         self._condition = threading.Condition()
         self.changed = self._tell
 
@@ -218,7 +221,7 @@ def test_a_key_handed_to_a_thread_that_is_refused_at_that_moment_is_not_lost(mon
 
     class Full(Waiting):
         @contextmanager
-        def one_more(self) -> Iterator[None]:
+        def one_more(self, limit: int, place: int = 1) -> Iterator[None]:
             table.release("key")
             raise LockTimeout("too many")
             yield
@@ -233,6 +236,7 @@ def test_a_key_handed_to_a_thread_that_is_refused_at_that_moment_is_not_lost(mon
 
 def test_one_too_many_is_refused_at_once(waiting: Counted) -> None:
     table = FairLocks()
+    table.max_waiting = 10
     table.acquire("key", LONG)
 
     def take() -> None:
@@ -241,18 +245,79 @@ def test_one_too_many_is_refused_at_once(waiting: Counted) -> None:
 
     with running(*[take] * 5):
         waiting.until(5)
-        began = time.monotonic()
-        with pytest.raises(LockTimeout, match="5 requests are waiting"):
+        with pytest.raises(TooManyWaiting, match="5 requests .* 5 of them .* tools.sessions.max_waiting is 10"):
             table.acquire("key", LONG)
-        assert time.monotonic() - began < 1
         table.acquire("another key", LONG)  # not waiting, so not counted
         table.release("another key")
         table.release("key")
     assert (len(table), waiting.count) == (0, 0)
 
 
+def test_sessions_that_many_wait_for_leave_places_to_others(waiting: Counted) -> None:
+    """However many there are, whoever comes next finds as many places as each of them has."""
+    table = FairLocks()
+    table.max_waiting = 12
+    places = list[int]()
+    for key in ("a", "b", "c"):
+        table.acquire(key, LONG)
+
+    def take(key: str) -> Callable[[], None]:
+        def run() -> None:
+            table.acquire(key, LONG)
+            table.release(key)
+
+        return run
+
+    with ExitStack() as stack:
+        for key, most in (("a", 6), ("b", 3), ("c", 2)):
+            for n in range(most):
+                stack.enter_context(running(take(key)))
+                waiting.until(sum(places) + n + 1)
+            places.append(most)
+            with pytest.raises(TooManyWaiting):
+                table.acquire(key, LONG)
+        for key in ("a", "b", "c"):
+            table.release(key)
+    assert (len(table), waiting.count) == (0, 0)
+
+
+@pytest.mark.parametrize("storage_type", ["ram", "file"])
+def test_who_is_one_too_many_is_told_why(waiting: Counted, storage_type: str, tmp_path: Path) -> None:
+    inside, go_on = threading.Semaphore(0), threading.Event()
+
+    class Page:
+        @cherrypy.expose
+        def index(self) -> str:
+            cherrypy.session["n"] = cherrypy.session.get("n", 0) + 1
+            inside.release()
+            assert go_on.wait(LONG)
+            return str(cherrypy.session["n"])
+
+    own = {"storage_path": str(tmp_path)} if storage_type == "file" else {}
+    app = application(Page(), storage_type=storage_type, max_waiting=2, **own)
+    visitor, counts = Client(app), list[int]()
+    go_on.set()
+    visitor.get()
+    go_on.clear()
+    inside.acquire()
+
+    def visit() -> None:
+        counts.append(int(visitor.twin().get().text))
+
+    with running(visit):
+        inside.acquire()
+        with running(visit):
+            waiting.until(1)
+            with logged() as lines:
+                refused = visitor.get()
+            go_on.set()
+    assert (refused.status, refused.headers["retry-after"]) == (503, "1")
+    assert "Too many requests are waiting" in refused.text and not refused.cookies
+    assert [line for line in lines if "tools.sessions.max_waiting is 2" in line]
+    assert sorted(counts) == [2, 3]
+
+
 def test_the_limit_counts_all_keys_and_polling_too(waiting: Counted) -> None:
-    waiting.limit = 1
     table = FairLocks()
     table.acquire("a", LONG)
 
@@ -262,8 +327,8 @@ def test_the_limit_counts_all_keys_and_polling_too(waiting: Counted) -> None:
 
     with running(take):
         waiting.until(1)
-        with pytest.raises(LockTimeout, match="waiting"):
-            poll(lambda: False, LONG, "b")
+        with pytest.raises(TooManyWaiting):
+            poll(lambda: False, LONG, "b", max_waiting=1)
         table.release("a")
 
 

@@ -22,7 +22,7 @@ from sessions.record import Limits
 from sessions.registry import check_names, registry, session_class
 
 from .site import ROOT, environment
-from .wsgi import Client, Counter, application
+from .wsgi import Client, Counter, application, logged
 
 UNSET = object()
 
@@ -66,19 +66,26 @@ def refused(**given: Any) -> str:
         ("remember_lifetime", [0, -1, "60", True, math.inf, math.nan]),
         ("accounts", ["ada", {"ada": "secret"}, ["ada"], True]),
         ("name", ["", "a b", "a;b", "é", None, 5, "a=b", 'a"', "path", "Expires", "max-age", "domain"]),
-        ("path", ["", "shop", "/a;b", 5, "/\r\nx"]),
-        ("path_header", [5, True]),
-        ("domain", [5, "a;b"]),
+        ("path", ["", "shop", "/a;b", 5, "/\r\nx", "/a b", "/é", "/a?b", "/a#b", "/a/../b", "/.", "https://site/shop"]),
+        ("path_header", [5, True, "", "X Mounted", "X-Mounted:"]),
+        ("domain", [
+            5, "", "a;b", "https://example.org", "//example.org", "example.org:8080", "example.org/shop",
+            "*.example.org", " example.org", "example.org ", "example.org.", "..example.org", ".", "a..b", "-a.org",
+            "ada@example.org", "münchen.example", "example.org,example.com", "[::1]", "::1", "example.org\r\nX: y",
+            ["example.org"],
+        ]),
         ("secure", ["yes", None, "True", 2, []]),
         ("httponly", ["yes", None, 2]),
-        ("samesite", ["lax", None, True, "", []]),
+        ("samesite", ["lax", "none", "STRICT", None, True, False, "", " Lax", []]),
+        ("cross_site", ["yes", None, 2]),
         ("persistent", ["no", None]),
         ("clean_freq", [-1, "5", True, math.inf]),
         ("locking", ["none", None, True, []]),
         ("lock_timeout", [0, -1, None, "10", math.inf, timedelta(0), timedelta(seconds=-1), timedelta.max]),
+        ("max_waiting", [0, -1, None, "10", True, 1.5, math.inf]),
         ("debug", ["yes", None]),
-        ("storage_type", ["redis", 5, ["file"], " ram"]),
-        ("storage_class", ["file", int, RamStore, sessions.Session]),
+        ("storage_type", ["redis", 5, ["file"], " ram", "cherrys.RedisSession", "FileSession", SpareSession]),
+        ("storage_class", ["file", "cherrys.RedisSession", int, RamStore, sessions.Session, ["file"]]),
     ],
 )
 def test_a_wrong_value_is_refused_and_its_option_named(name: str, values: list[Any]) -> None:
@@ -128,8 +135,9 @@ def test_the_defaults_are_those_of_the_design() -> None:
     assert found == {
         "storage_class": RamSession, "timeout": 60, "lifetime": None, "remember_timeout": 14 * 24 * 60,
         "remember_lifetime": 30 * 24 * 60, "accounts": None, "name": "session_id", "path": None, "path_header": None,
-        "domain": None, "secure": "auto", "httponly": True, "samesite": "Lax", "persistent": True, "clean_freq": 5,
-        "locking": "implicit", "lock_timeout": 10, "debug": False, "store": (("snapshot_path", None),),
+        "domain": None, "secure": "auto", "httponly": True, "samesite": "Lax", "cross_site": False, "persistent": True,
+        "clean_freq": 5, "locking": "implicit", "lock_timeout": 10, "max_waiting": 500, "debug": False,
+        "store": (("snapshot_path", None),),
     }  # fmt: skip
 
 
@@ -196,6 +204,30 @@ def test_a_host_cookie_is_refused_where_browsers_would_drop_it(name: str, given:
     assert "browsers then want" in refused(name=name, **given)
 
 
+@pytest.mark.parametrize("name", ["__Http-sid", "__http-sid", "__Host-Http-sid", "__HOST-HTTP-sid"])
+def test_a_cookie_for_servers_alone_is_refused_where_browsers_would_drop_it(name: str) -> None:
+    """By draft-ietf-httpbis-layered-cookies; Chromium does since 140."""
+    assert "secure = True" in refused(name=name)
+    assert "httponly = True" in refused(name=name, secure=True, httponly=False)
+    assert read(name=name, secure=True).name == name
+    if "host" in name.lower():
+        assert "no domain" in refused(name=name, secure=True, domain="example.org")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("domain", [None, "example.org", ".example.org", "Example.ORG", "a_b.example.org", "xn--mnchen-3ya.example",
+                    "localhost", "127.0.0.1", "org"]),
+        ("path", [None, "/", "/shop", "/shop/", "/my%20shop", "/~ada/a.b/!$&'()*+,=:@-_", "/a[b]", "//"]),
+        ("path_header", [None, "X-Mounted"]),
+    ],
+)  # fmt: skip
+def test_what_browsers_may_keep_is_accepted(name: str, values: list[Any]) -> None:
+    for value in values:
+        assert getattr(read(**{name: value}), name) == value
+
+
 def test_a_host_cookie_is_accepted_with_secure_and_the_root_path() -> None:
     assert read(name="__Host-sid", secure=True, path="/").path == "/"
 
@@ -207,6 +239,74 @@ def test_a_secure_cookie_is_refused_without_secure(secure: Any) -> None:
 
 def test_samesite_none_is_refused_without_secure() -> None:
     assert "samesite" in refused(samesite="None", secure=False)
+
+
+# -------------------------------------------------------------------- what only an answer shows
+
+
+@pytest.mark.parametrize(
+    ("options", "host", "told"),
+    [
+        ({"domain": "example.org"}, "shop.example.com", "Domain=example.org"),
+        ({"domain": "shop.example.org"}, "example.org", "Domain=shop.example.org"),
+        ({"domain": "ample.org"}, "example.org", "Domain=ample.org"),
+        ({"domain": "org"}, "example.org:8080", "Domain=org"),
+        ({"domain": "localhost"}, "127.0.0.1:8080", "Domain=localhost"),
+        ({"domain": "0.0.1"}, "127.0.0.1", "Domain=0.0.1"),
+        ({"domain": "example.org"}, "[::1]:8080", "Domain=example.org"),
+        ({"samesite": "None"}, "example.org", "SameSite=None"),
+        ({"secure": True}, "example.org", "a Secure cookie was set on plain http"),
+        ({"samesite": "None", "secure": True}, "example.org", "a Secure cookie was set on plain http"),
+    ],
+)
+def test_a_cookie_that_browsers_refuse_is_logged_at_the_first_answer_only(
+    options: dict[str, Any], host: str, told: str
+) -> None:
+    app = application(Counter(), **options)
+    with logged() as lines:
+        assert Client(app).get(host=host).text == "1"
+    (line,) = lines
+    assert told in line and f"site=http://{host}" in line.replace('"', ""), line
+    assert "proxy" in line, "and what to do"
+    with logged() as lines:
+        for n in range(3):
+            assert Client(app).get(host=f"{n}.{host}" if n else host).text == "1"
+    assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("options", "host"),
+    [
+        ({}, "example.org"), ({"domain": "example.org"}, "example.org"),
+        ({"domain": "example.org"}, "a.example.org:81"), ({"domain": ".example.org"}, "Example.org"),
+        ({"domain": "EXAMPLE.org"}, "b.a.example.org"),
+        ({"domain": "localhost"}, "localhost:8080"),
+        ({"domain": "127.0.0.1"}, "127.0.0.1:8080"),
+        ({"domain": "intranet"}, "intranet"),
+    ],
+)  # fmt: skip
+def test_a_cookie_that_browsers_keep_is_not_logged(options: dict[str, Any], host: str) -> None:
+    with logged() as lines:
+        Client(application(Counter(), **options)).get(host=host)
+    assert lines == []
+
+
+def test_a_page_that_sets_no_cookie_warns_of_none() -> None:
+    class Root:
+        @cherrypy.expose
+        def index(self) -> str:
+            return str(cherrypy.session.get("n"))
+
+    with logged() as lines:
+        Client(application(Root(), domain="example.com")).get(host="example.org")
+    assert lines == []
+
+
+def test_each_configuration_has_a_line_of_its_own() -> None:
+    for domain in ("example.com", "example.net"):
+        with logged() as lines:
+            Client(application(Counter(), domain=domain)).get(host="example.org")
+        assert len(lines) == 1 and domain in lines[0]
 
 
 # -------------------------------------------------------------------- where options are set
@@ -366,6 +466,27 @@ def test_a_site_with_right_options_opens_its_port(how: str) -> None:
 # -------------------------------------------------------------------- storage classes, applications
 
 
+@pytest.mark.parametrize(
+    ("storage_type", "written", "near"),
+    [
+        ("redis", "RedisSession", ""), ("RedisSession", "RedisSession", ""), ("mongo_db", "Mongo_DbSession", ""),
+        ("cherrys.RedisSession", "cherrys.RedisSession", ""), (SpareSession, "SpareSession", ""),
+        ("FileSession", "FileSession", "file"), ("postgres", "PostgresSession", "postgresql"),
+        ("memcache", "MemcacheSession", "memcached"),
+    ],
+)  # fmt: skip
+def test_an_unknown_storage_type_is_refused_with_what_to_write(storage_type: Any, written: str, near: str) -> None:
+    for more in ({}, {"host": "127.0.0.1", "port": 6379, "prefix": "x"}):  # the options of such a class are unknown too
+        message = refused(storage_type=storage_type, **more)
+        assert message.startswith(f"tools.sessions.storage_type is {storage_type!r}: it must be one of ram, file, ")
+        assert message.endswith(f"tools.sessions.storage_class = {written}")
+        assert (f"did you mean {near}?" in message) == bool(near)
+
+
+def test_the_name_of_a_class_is_not_the_class() -> None:
+    assert refused(storage_class="cherrys.RedisSession").endswith("the class, not its name")
+
+
 def test_a_class_of_the_sites_own_brings_its_own_options() -> None:
     app = application(Counter(), storage_class=SpareSession, colour="red", size=3)
     (store,) = registry.stores(app)
@@ -413,6 +534,7 @@ def test_one_store_that_cannot_be_closed_does_not_keep_the_others_open(
         "/b": {"tools.sessions.on": True, "tools.sessions.snapshot_path": str(snapshot)},
     }
     app = cherrypy.Application(Counter(), "", config)
-    sessions.open_stores(app)
+    for _, store in sessions.open_stores(app):
+        store.start()
     sessions.close_stores(app)
     assert snapshot.exists()

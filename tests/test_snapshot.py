@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import re
+import shutil
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import cherrypy
 import pytest
 
 import sessions
 from sessions import ConfigError, Record, Unavailable
+from sessions.backends import ram
 from sessions.backends.ram import RamSession, RamStore
 from sessions.options import Settings
 from sessions.registry import registry
 from sessions.testing import LONG, NOW, Clock, a_record, commit, count_of, opened, stored
 
+from .site import ROOT, Site, folder, run
 from .wsgi import Client, Counter, application, logged
 
 
@@ -34,6 +42,7 @@ def reopen(path: Path) -> Iterator[Callable[[], RamStore]]:
         store = opened(lambda: RamStore(snapshot_path=str(path)), Clock())
         assert isinstance(store, RamStore)
         stores.append(store)
+        store.start()
         return store
 
     yield reopen
@@ -261,3 +270,183 @@ def test_the_site_counts_on_after_a_stop(path: Path) -> None:
     for n in ("1", "2", "3"):
         assert client.get().text == n
         sessions.close_stores(client.app)
+
+
+# ---------------------------------------------------------------- one process at a time, and the next one after it
+
+FORKS = [os.fork, ctypes.PyDLL(None).fork]  # uWSGI forks as the second does: Python is not told
+
+
+class Worker:
+    """A process of a server that has made the store before it forked. Its `work` goes on from yield to yield."""
+
+    def __init__(self, work: Callable[[], Iterator[None]], fork: Callable[[], int] = os.fork) -> None:
+        (orders, self._order), (self._reports, report) = os.pipe(), os.pipe()
+        self.pid = fork()
+        if not self.pid:
+            try:
+                for _ in work():
+                    os.write(report, b".")
+                    os.read(orders, 1)
+                os._exit(0)
+            finally:
+                os._exit(1)
+        os.close(orders)
+        os.close(report)
+
+    def reports(self) -> None:
+        """Wait for the next yield."""
+        assert os.read(self._reports, 1) == b"."
+
+    def ends(self) -> None:
+        """Let it go on behind its last yield, and wait for its end."""
+        os.write(self._order, b".")
+        assert os.waitpid(self.pid, 0)[1] == 0, "the work failed"
+        os.close(self._order)
+        os.close(self._reports)
+
+
+@pytest.mark.parametrize("fork", FORKS, ids=["os.fork", "fork"])
+def test_a_worker_takes_over_all_that_its_predecessor_has_saved(path: Path, fork: Callable[[], int]) -> None:
+    store = opened(lambda: RamStore(snapshot_path=str(path)), Clock())
+    keys = [store.new_key() for _ in range(3)]
+
+    def work(n: int) -> Iterator[None]:
+        for key in keys[:n]:
+            assert count_of(store.load(key)) == 1
+        store.create(keys[n], a_record({"n": 1}))
+        yield
+        store.close()
+
+    workers = [Worker(lambda: work(0), fork)]
+    workers[0].reports()
+    workers.append(Worker(lambda: work(1), fork))  # while the first has it
+    workers[0].ends()
+    workers[1].reports()
+    workers[1].ends()
+    assert [count_of(store.load(key)) for key in keys] == [1, 1, -1]
+    store.close()
+
+
+def test_a_store_that_was_not_used_leaves_the_snapshot_as_it_is(reopen: Callable[[], RamStore], path: Path) -> None:
+    store = reopen()
+    stored(store)
+    store.close()
+    before = path.read_bytes()
+    RamStore(snapshot_path=str(path)).close()  # that of a server which has forked its workers
+    assert path.read_bytes() == before
+
+
+def test_a_page_that_forks_keeps_the_snapshot_to_itself(
+    reopen: Callable[[], RamStore], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ram, "HANDOVER", 0.0)
+    store = reopen()
+    key = stored(store)
+
+    def child() -> Iterator[None]:
+        for use in (store.start, lambda: store.load(key), lambda: store.delete(key)):
+            with pytest.raises(Unavailable, match="another process uses"):
+                use()
+        store.checkpoint()
+        store.close()
+        yield
+
+    worker = Worker(child)
+    worker.reports()
+    worker.ends()
+    assert not path.exists() and store.load(key)
+    store.close()
+    assert reopen().load(key)
+
+
+def test_a_process_that_was_killed_has_let_go_though_what_it_forked_lives_on(
+    reopen: Callable[[], RamStore], path: Path
+) -> None:
+    lives, end = os.pipe()
+
+    def work(store: RamStore) -> None:
+        stored(store)
+        store.checkpoint()
+        if not os.fork():
+            os.close(end)
+            os.read(lives, 1)  # until the test is over
+            os._exit(0)
+
+    killed(work, path)
+    assert reopen().count() == 1
+    os.close(lives)
+    os.close(end)
+
+
+def test_a_snapshot_that_another_process_keeps_is_waited_for_once_and_then_a_503(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ram, "HANDOVER", 0.05)
+
+    def hold() -> Iterator[None]:
+        other = opened(lambda: RamStore(snapshot_path=str(path)), Clock())
+        stored(other)
+        yield
+        other.close()
+
+    worker = Worker(hold)
+    worker.reports()
+    client = Client(application(Counter(), snapshot_path=str(path)))
+    (store,) = registry.stores(client.app)
+    tries: list[bool] = []
+    assert isinstance(store, RamStore) and store._snapshot
+    take = store._snapshot.take
+    monkeypatch.setattr(store._snapshot, "take", lambda: [tries.append(take()), tries[-1]][1])
+    assert client.get().status == 503 and len(tries) > 2
+    tries.clear()
+    assert client.get().status == 503 and len(tries) == 2
+    worker.ends()
+    assert client.get().text == "1" and store.count() == 2
+    sessions.close_stores(client.app)
+
+
+def test_what_a_late_request_writes_after_the_stop_is_refused_and_not_lost(path: Path) -> None:
+    class Late(Counter):
+        @cherrypy.expose
+        def late(self) -> str:
+            sessions.close_stores(app)
+            return self.index()
+
+    app = application(Late(), snapshot_path=str(path))
+    client = Client(app)
+    assert client.get().text == "1"
+    assert client.get("/late").status == 503
+    assert client.get().text == "2"
+    sessions.close_stores(app)
+
+
+def test_a_program_that_ends_without_closing_its_stores_has_written_the_snapshot(
+    reopen: Callable[[], RamStore], path: Path
+) -> None:
+    """Not every WSGI server has a hook for the end of a worker, and not every site uses it."""
+    code = (
+        "import sys; from sessions.backends.ram import RamStore; from sessions.testing import a_record\n"
+        "store = RamStore(snapshot_path=sys.argv[1]); store.create(store.new_key(), a_record())"
+    )
+    subprocess.run([sys.executable, "-c", code, str(path)], cwd=ROOT, check=True)
+    assert reopen().count() == 1
+
+
+def test_several_processes_that_share_nothing_are_told_so(path: Path) -> None:
+    client = Client(application(Counter(), snapshot_path=str(path)))
+    app = client.app.wsgiapp.head = client.app.wsgiapp.tail
+    client.app.wsgiapp.head = lambda environ, start: app({**environ, "wsgi.multiprocess": True}, start)
+    with logged() as said:
+        assert [client.get().text for _ in range(2)] == ["1", "2"]
+    (line,) = said
+    assert line.startswith("RamStore: each process of the server has sessions of its own: start a single one")
+    sessions.close_stores(client.app)
+
+
+def test_a_second_site_is_refused_at_its_start_with_one_line() -> None:
+    place = folder()
+    with Site("ram", config={"/": {"tools.sessions.snapshot_path": str(place / "snapshot")}}) as site:
+        ended = run("--profile", "ram", "--port", "0", "--config", str(site.scratch / "extra.conf"))
+    shutil.rmtree(place)
+    assert ended.returncode and re.fullmatch("[^\\n]+snapshot_path: another process uses [^\\n]+\n", ended.stderr)

@@ -10,6 +10,7 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ import pytest
 import sessions
 from sessions import Record, Session, Store, Unavailable
 from sessions.backends.functions import FunctionStore
+from sessions.errors import SessionClosed
+from sessions.events import Event, subscribe, unsubscribe
 from sessions.locks import waiting
 from tests.members import MODES, Browser, SignInApp, Work, sign_in_app
 from tests.wsgi import Answer
@@ -263,6 +266,164 @@ def test_the_page_of_a_503_finds_an_empty_session_and_the_store_is_not_asked_aga
     no_traceback(caplog)
     site.app.merge({"/": {"error_page.503": "", "hooks.before_finalize": lambda: None}})
     as_before(browser, site, table, rows)
+
+
+def failing_page(session: Session) -> None:
+    session["lost"] = True
+    raise RuntimeError("the page's own")
+
+
+def refusing_page(session: Session) -> None:
+    session["lost"] = True
+    raise cherrypy.HTTPError(500)
+
+
+def missing_page(session: Session) -> None:
+    raise cherrypy.NotFound
+
+
+@pytest.mark.parametrize("work", [missing_page, lambda session: 1 / 0, not_found, failing_page])
+def test_an_error_page_that_is_the_first_to_meet_a_failing_store_has_an_empty_session(
+    site: SignInApp, browser: Browser, table: Table, caplog: pytest.LogCaptureFixture, work: Work
+) -> None:
+    """The answer stays the one that it is, unless the page itself has asked the store."""
+    asked: list[str] = []
+
+    def page(**shown: str) -> str:
+        asked.append(shown["status"][:3])
+        cherrypy.session["flash"] = "sorry"
+        return f"{cherrypy.session.user} {dict(cherrypy.session.items())}"
+
+    rows = dict(table.rows)
+    site.app.merge({"/": {"error_page.default": page}})
+    table.failing = {"load", "save", "delete"}
+    caplog.clear()
+    answer = browser.do(work)
+    early = site.app.config["/"]["tools.sessions.locking"] == "early"  # the store fails before the page is called
+    if early or work in (not_found, failing_page):
+        refused(answer)
+        assert asked == ["503"]
+    else:
+        assert (answer.status, list(answer.cookies)) == (404 if work is missing_page else 500, [])
+        assert len(asked) == 2, "made again, once"
+    assert answer.text.strip() == "None {'flash': 'sorry'}"
+    assert "Unavailable" not in answer.text
+    assert caplog.text.count("SESSIONS Unavailable: ") == 1
+    site.app.merge({"/": {"error_page.default": ""}})
+    as_before(browser, site, table, rows)
+
+
+def test_an_error_page_waits_once_for_a_session_that_another_request_holds(site: SignInApp, browser: Browser) -> None:
+    waits: list[str] = []
+
+    def page(**shown: str) -> str:
+        return f"{cherrypy.session.user} {cherrypy.session.get('n')}"
+
+    def work(session: Session) -> str:
+        session.acquire_lock()
+        with waiting_noted(waits):
+            return browser.twin().meanwhile(missing_page).text.strip()
+
+    site.app.merge({"/": {"error_page.default": page, "tools.sessions.lock_timeout": 0.05}})
+    if site.app.config["/"]["tools.sessions.locking"] == "explicit":
+        pytest.skip("reads without a lock")
+    assert browser.ask(work) == "None None"
+    assert len(waits) == 1
+
+
+@contextmanager
+def waiting_noted(seen: list[str]) -> Iterator[None]:
+    """Collect the requests that wait for a session meanwhile."""
+
+    def subscriber(event: Event) -> None:
+        seen.append(event.name)
+
+    subscribe(subscriber, "queued")
+    try:
+        yield
+    finally:
+        unsubscribe(subscriber)
+
+
+@pytest.mark.parametrize("work", [failing_page, refusing_page, lambda session: 1 / 0])
+@pytest.mark.parametrize("newcomer", [False, True])
+def test_an_error_page_may_write_after_a_page_that_failed(
+    site: SignInApp, browser: Browser, work: Work, newcomer: bool
+) -> None:
+    """A flash, or a counter; what the failed page wrote is not kept."""
+
+    def page(**shown: str) -> str:
+        cherrypy.session["failures"] = cherrypy.session.get("failures", 0) + 1
+        return f"{cherrypy.session['failures']}"
+
+    site.app.merge({"/": {"error_page.500": page}})
+    visitor = site.browser() if newcomer else browser
+    assert [visitor.do(work).text.strip() for _ in range(2)] == ["1", "2"]
+    kept = {} if newcomer else {"n": 1}
+    assert visitor.ask(lambda session: dict(session.items())) == str({**kept, "failures": 2})
+
+
+def test_an_answer_to_unexpected_errors_of_the_sites_own_may_write_too(site: SignInApp, browser: Browser) -> None:
+    def answer() -> None:
+        cherrypy.session["failures"] = 1
+        cherrypy.response.status, cherrypy.response.body = 500, b"sorry"
+
+    site.app.merge({"/": {"request.error_response": answer}})
+    assert browser.do(failing_page).text == "sorry"
+    assert browser.ask(lambda session: dict(session.items())) == "{'n': 1, 'failures': 1}"
+
+
+def test_an_answer_of_the_sites_own_that_meets_a_failing_store_is_a_503(
+    site: SignInApp, browser: Browser, table: Table
+) -> None:
+    def answer() -> None:
+        cherrypy.session.get("n")
+
+    rows = dict(table.rows)
+    site.app.merge({"/": {"request.error_response": answer}})
+    table.failing = {"load"}
+    refused(browser.do(lambda session: 1 / 0))
+    as_before(browser, site, table, rows)
+
+
+@pytest.mark.parametrize("priority", [40, 60, 75, 89])
+def test_a_hook_before_the_answer_is_made_may_write(site: SignInApp, browser: Browser, priority: int) -> None:
+    """A tool of the site, for one: CherryPy saves at 90."""
+
+    def hook() -> None:
+        cherrypy.session["hook"] = priority
+
+    tool = cherrypy.Tool("before_finalize", hook, priority=priority)
+    site.app.toolboxes["own"] = box = cherrypy._cptools.Toolbox("own")
+    box.late = tool
+    site.app.merge({"/": {"own.late.on": True}})
+    browser.ask(nothing)
+    site.app.merge({"/": {"own.late.on": False}})
+    assert browser.ask(lambda session: session["hook"]) == str(priority)
+
+
+@pytest.mark.parametrize("point", ["on_end_resource", "on_end_request", "before_finalize"])
+def test_a_hook_that_writes_too_late_is_told_where_to_write(
+    site: SignInApp, browser: Browser, caplog: pytest.LogCaptureFixture, point: str
+) -> None:
+    def hook() -> None:
+        cherrypy.session["hook"] = True
+
+    said: list[str] = []
+
+    def listening() -> None:
+        try:
+            hook()
+        except SessionClosed as error:
+            said.append(str(error))
+
+    listening.priority = 91  # type: ignore[attr-defined]
+    site.app.merge({"/": {f"hooks.{point}": listening}})
+    browser.ask(nothing)
+    (line,) = said
+    assert point in line and "before_finalize" in line and "session_lock" in line
+    site.app.merge({"/": {f"hooks.{point}": lambda: None}})
+    assert browser.ask(lambda session: "hook" in session) == "False"
 
 
 def test_a_page_that_fails_by_itself_while_the_store_does_is_a_503(

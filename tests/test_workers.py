@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 
 import cherrypy
 import pytest
@@ -11,7 +12,6 @@ from cheroot.server import HTTPServer
 from cheroot.workers.threadpool import ThreadPool
 
 from sessions import locks
-from sessions.errors import LockTimeout
 
 LONG = 30.0  # seconds that nothing here takes
 
@@ -38,13 +38,17 @@ def pool(monkeypatch: pytest.MonkeyPatch) -> Iterator[ThreadPool]:
     pool.stop()
 
 
+def waiting() -> AbstractContextManager[None]:
+    return locks.waiting.one_more(limit=10)
+
+
 def alive(pool: ThreadPool) -> int:
     return sum(thread.is_alive() for thread in pool._threads)
 
 
 def test_the_pool_grows_while_threads_wait_and_shrinks_again_every_time(pool: ThreadPool) -> None:
     for _ in range(4):
-        with locks.waiting.one_more(), locks.waiting.one_more(), locks.waiting.one_more(), locks.waiting.one_more():
+        with waiting(), waiting(), waiting(), waiting():
             wait_until(lambda: alive(pool) >= 3 + 4)
         wait_until(lambda: alive(pool) == 3)
 
@@ -58,16 +62,7 @@ def test_a_pool_that_cannot_grow_is_tried_again(pool: ThreadPool, monkeypatch: p
         grow(amount)
 
     monkeypatch.setattr(pool, "grow", grow_the_second_time)
-    with locks.waiting.one_more():
+    with waiting():
         wait_until(lambda: not failures)
-        with locks.waiting.one_more():
+        with waiting():
             wait_until(lambda: alive(pool) > 3)
-
-
-def test_one_session_cannot_take_every_place_in_the_queues(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "MAX_WAITING_FOR_ONE", 0)
-    busy = locks.FairLocks()
-    busy.acquire("one", 1)
-    with pytest.raises(LockTimeout, match="waiting for this session already"):
-        busy.acquire("one", LONG)
-    busy.acquire("another", 1)

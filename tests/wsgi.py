@@ -33,17 +33,18 @@ class Client:
     app: Any
     jar: dict[str, str] = field(default_factory=dict)
 
-    def get(self, path: str = "/", **headers: str) -> Answer:
+    def get(self, path: str = "/", *, method: str = "GET", query: str = "", **headers: str) -> Answer:
         """Ask for a page; its stream is read to the end.
 
         Args:
             headers: to send, by their names in the WSGI environment: cookie, x_forwarded_for.
         """
         environ = {
-            "REQUEST_METHOD": "GET", "SCRIPT_NAME": self.app._script_name or "", "PATH_INFO": path, "QUERY_STRING": "",
+            "REQUEST_METHOD": method, "SCRIPT_NAME": self.app._script_name or "", "PATH_INFO": path,
+            "QUERY_STRING": query,
             "SERVER_NAME": "site", "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "site",
             "REMOTE_ADDR": "127.0.0.1", "wsgi.url_scheme": "http", "wsgi.version": (1, 0),
-            "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO(), "wsgi.multithread": False,
+            "CONTENT_LENGTH": "0", "wsgi.input": io.BytesIO(), "wsgi.errors": io.StringIO(), "wsgi.multithread": False,
             "wsgi.multiprocess": False, "wsgi.run_once": False,
         }  # fmt: skip
         if self.jar:
@@ -56,7 +57,7 @@ class Client:
         finally:
             body.close()
         status, fields = started[-1]
-        leaks.spool.answered(f"GET {path}", fields, text.encode())
+        leaks.spool.answered(f"{method} {path}", fields, text.encode())
         cookies: SimpleCookie = SimpleCookie()
         for name, value in fields:
             if name.lower() == "set-cookie":

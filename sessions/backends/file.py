@@ -33,12 +33,13 @@ from typing import ParamSpec, TypeVar
 
 import zc.lockfile
 
-from ..errors import ConfigError, CorruptRecord, Unavailable
+from ..errors import ConfigError, CorruptRecord, NoRoom, StoreError, Unavailable
 from ..events import log, publish
 from ..locks import FairLocks, poll
 from ..record import SESSION, TOMBSTONE, Record, reference
 from ..session import Session
 from ..store import Capabilities, Hold, Store
+from . import folder
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -48,7 +49,9 @@ KEY = re.compile(r"[\w-]*[0-9a-f]{64}", re.ASCII)  # pattern of a session file's
 UNREADABLE, NEW, LOCK = ".unreadable", ".new", ".lock"  # what other names end with
 _TAIL = 4096  # bytes at the end of a journal that are read first; they hold the last line of nearly every session
 _FOLDERS = tuple(f"{n:02x}" for n in range(256))
+_FOLDER = re.compile("[0-9a-f]{2}")
 _MARKER = ".writable"  # what shows that the folder is the one of the start, and not where its disk was mounted
+_NOTE = b"This folder keeps sessions. Without this file it counts as a disk that is not mounted.\n"
 _KEEP = {UNREADABLE: 7 * 86400, NEW: 3600}  # seconds until the cleaner removes what was quarantined, or left by a kill
 _YOUNG = 60  # seconds in which a file that makes no sense may be one that is just being made
 _TYPE = 0o170000  # of a file, among the bits of its mode
@@ -56,6 +59,7 @@ _LATEST = 1 << 62  # nanoseconds that a file's time can hold
 # Nobody may make a request follow a link, or wait for a pipe, in the place of a session.
 _FLAGS = sum(getattr(os, name, 0) for name in ("O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
 _NO_FILE = {errno.ELOOP, errno.EISDIR, errno.ENXIO}  # what opening a link, a folder or a socket says
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}  # no blocks, or no inodes
 
 
 def translate_os_errors(method: Callable[P, T]) -> Callable[P, T]:
@@ -72,7 +76,7 @@ def translate_os_errors(method: Callable[P, T]) -> Callable[P, T]:
 
 
 def _unavailable(error: OSError) -> Unavailable:
-    return Unavailable(f"session files: {error}")
+    return (NoRoom if error.errno in _FULL else Unavailable)(f"session files: {error}")
 
 
 def read_journal(path: str, key: str) -> tuple[Record, int, int]:
@@ -157,14 +161,16 @@ class FileHold(Hold):
             self._store.make_folder(self._path)
             return self.try_lock()
         except OSError as error:
-            raise _unavailable(error) from error
+            if error.errno not in _FULL or self._store.is_index(self.key):
+                raise _unavailable(error) from error
+            return True  # without a lock file, which nobody else has either, it can be read and removed, not written
 
     def _read(self) -> Record | None:
         try:
             record, self._size, self._end = read_journal(self._path, self.key)
             return record
         except OSError as error:
-            self._store.check_missing(self._path, error)
+            self._store.check_missing(error)
             self._gone = True
             return None
 
@@ -175,6 +181,8 @@ class FileHold(Hold):
                 if not durable:
                     write_deadline(self._path, record)
                     return True
+            if not self._lock:
+                raise NoRoom("session files: there is no room for a lock file")
             line = record.pack(self.key) + b"\n"
             if self._end > COMPACT_AT and self._end > 3 * len(line) and self._rewrite(line, record):
                 return True
@@ -208,11 +216,15 @@ class FileHold(Hold):
     @translate_os_errors
     def _remove(self) -> None:
         self._store.remove(self.key)
+        if self.record and not self._lock:  # there is room now: has somebody locked it meanwhile, and rewritten it?
+            poll(self.try_lock, 1, f"session {reference(self.key)}")
+            self._store.remove(self.key)
         self._gone = True
 
     @translate_os_errors
     def _quarantine(self) -> None:
-        insist(os.replace, self._path, self._path + UNREADABLE)
+        with contextlib.suppress(FileNotFoundError):  # a cleaner of empty files came before
+            insist(os.replace, self._path, self._path + UNREADABLE)
         self._gone = True
 
     def _unlock(self) -> None:
@@ -257,15 +269,32 @@ class FileStore(Store):
         self.root = os.path.abspath(storage_path)
         self.durable = durable
         self._next_folder = 0
+        self._marker = f"{self.root}/{_MARKER}"
         try:
-            os.makedirs(self.root, mode=0o700, exist_ok=True)
-            for folder in _FOLDERS:
-                os.makedirs(f"{self.root}/{folder}", mode=0o700, exist_ok=True)
-            os.close(os.open(f"{self.root}/{_MARKER}", os.O_CREAT | os.O_WRONLY, 0o600))
+            folder.claim(self.root, _FOLDER, folder.USE_FOLDERS, _MARKER)
+            for place in _FOLDERS:
+                folder.make(f"{self.root}/{place}")
+            self._mark()
             if os.name == "posix" and stat.S_IMODE(os.stat(self.root).st_mode) & 0o077:
                 log.warning("storage_path: other users can look into %s; chmod 700 it", self.root)
         except OSError as error:
-            raise ConfigError(f"storage_path: cannot keep sessions in {self.root}: {error.strerror}") from error
+            place = error.filename or self.root
+            raise ConfigError(f"storage_path: cannot keep sessions in {place}: {error.strerror}") from error
+
+    def _mark(self) -> None:
+        """Put the marker there, with something in it, for there are cleaners of all that is empty."""
+        with contextlib.suppress(FileNotFoundError, PermissionError):
+            if os.path.getsize(self._marker):
+                return
+            os.unlink(self._marker)
+        with contextlib.suppress(FileExistsError):  # of another process that starts as well
+            fd = os.open(self._marker, os.O_CREAT | os.O_EXCL | os.O_WRONLY | _FLAGS, 0o600)
+            try:
+                folder.inherit(fd, self._marker)
+                with contextlib.suppress(OSError):  # on a full disk it stays empty
+                    os.write(fd, _NOTE)
+            finally:
+                os.close(fd)
 
     def path(self, key: str) -> str:
         """Return the file of a session."""
@@ -276,16 +305,19 @@ class FileStore(Store):
         hold = FileHold(self, key, path)
         if os.access(path, os.F_OK) or self.is_index(key):  # nobody can make a session meanwhile: its id is not known
             if not hold.try_lock():
-                poll(hold.try_lock, timeout, f"session {reference(key)}")
+                poll(hold.try_lock, timeout, f"session {reference(key)}", self.locks.max_waiting)
         return hold
 
     @translate_os_errors
     def make_folder(self, path: str) -> None:
-        """Make the folder of a session anew, unless the whole disk has gone."""
-        os.stat(f"{self.root}/{_MARKER}")
-        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        """Make the folder of a session, anew, unless the whole disk has gone: a cleaner of empty folders removed it."""
+        os.stat(self._marker)
+        folder.make(os.path.dirname(path))
+        if self.durable:
+            sync_folder(os.path.dirname(path))
 
-    def check_missing(self, path: str, error: OSError) -> None:
+    @translate_os_errors
+    def check_missing(self, error: OSError) -> None:
         """Do nothing if a session file cannot be opened because there is none.
 
         Raises:
@@ -295,28 +327,27 @@ class FileStore(Store):
         if error.errno in _NO_FILE:
             raise CorruptRecord(f"it is no file: {error.strerror}") from error
         if error.errno != errno.ENOENT:
-            raise _unavailable(error) from error
-        self.make_folder(path)  # raises where the whole disk has gone: that is not "no such session"
+            raise error
+        os.stat(self._marker)  # raises where the whole disk has gone: that is not "no such session"
 
     def load(self, key: str) -> Record | None:
         path = self.path(key)
         try:
             return read_journal(path, key)[0]
         except OSError as error:
-            self.check_missing(path, error)
+            self.check_missing(error)
             return None
 
     @translate_os_errors
     def save(self, key: str, record: Record) -> None:
-        path, line, flags = self.path(key), record.pack(key) + b"\n", os.O_CREAT | os.O_WRONLY
+        path = self.path(key)
         try:
-            try:
-                write_line(path, line, record, self.durable, flags)
-            except FileNotFoundError:
-                self.make_folder(path)
-                write_line(path, line, record, self.durable, flags)
+            write_line(path, record.pack(key) + b"\n", record, self.durable, os.O_CREAT | os.O_WRONLY)
             if self.durable:
                 sync_folder(path)
+        except FileNotFoundError:
+            self.make_folder(path)
+            self.save(key, record)
         except BaseException:
             self.remove(key)
             raise
@@ -335,8 +366,8 @@ class FileStore(Store):
         return iter([(key, record) for key, record in found.items() if record.kind == SESSION])
 
     def _sessions(self) -> Iterator[os.DirEntry[str]]:
-        for folder in _FOLDERS:
-            for entry in self._entries(folder):
+        for place in _FOLDERS:
+            for entry in self._entries(place):
                 name = entry.name
                 if name.startswith(self.namespace) and KEY.fullmatch(name) and not self.is_index(name):
                     yield entry
@@ -346,7 +377,7 @@ class FileStore(Store):
             with os.scandir(f"{self.root}/{folder}") as entries:
                 yield from entries
         except FileNotFoundError:
-            os.stat(f"{self.root}/{_MARKER}")
+            os.stat(self._marker)
 
     @translate_os_errors
     def purge(self, limit: int) -> int:
@@ -357,7 +388,7 @@ class FileStore(Store):
                     return removed  # the next call looks at this folder again
                 try:
                     removed += self._clean(entry)
-                except OSError as error:  # one bad file; the others can still be cleaned
+                except (OSError, StoreError) as error:  # one bad file; the others can still be cleaned
                     log.warning("the cleaner could not look at %s: %s", entry.path, error)
             self._next_folder = (self._next_folder + 1) % len(_FOLDERS)
         return removed
@@ -403,7 +434,13 @@ class FileStore(Store):
 
     @translate_os_errors
     def ping(self) -> None:
-        os.utime(f"{self.root}/{_MARKER}")
+        """Do what a session does: a new one, which has moved already and so counts nowhere, is stored and removed."""
+        folder.check(self.root, _FOLDER, folder.USE_FOLDERS)
+        key = self.new_key()
+        self.save(key, Record.tombstone(key, self.clock()))
+        self.acquire(key, 1).delete()
+        with contextlib.suppress(PermissionError):  # it is root's
+            os.utime(self._marker)  # a cleaner takes what is old
 
     def describe_location(self, key: str) -> str:
         return f"the last line of {self.path(key)}"

@@ -6,14 +6,21 @@ so that a page which fails half-way has changed the session all the same.
 
 from __future__ import annotations
 
+import atexit
 import os
+import time
+import weakref
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cached_property
 
+from ..errors import ConfigError, Unavailable
 from ..record import SESSION, TOMBSTONE, Record
 from ..session import Session
 from ..store import Capabilities, Store
 from .snapshot import Snapshot
+
+HANDOVER = 10.0  # seconds that requests wait, after the first of them, for another process to let go of the snapshot
 
 
 class RamStore(Store):
@@ -21,7 +28,8 @@ class RamStore(Store):
 
     Args:
         snapshot_path: a file to which all live sessions are written every few minutes (`clean_freq`) and when the site
-            stops, and from which they are read at start. Only one process may use it. None: nothing is written.
+            stops, and from which they are read at start. Only one process may use it: the one that serves, which may
+            be a fork of the one that made the store, and takes over from its predecessor. None: nothing is written.
 
     Raises:
         ConfigError: the snapshot cannot be kept there.
@@ -40,13 +48,32 @@ class RamStore(Store):
 
     def __init__(self, *, snapshot_path: str | None = None) -> None:
         super().__init__()
-        self._records: dict[str, Record] = {}
         self._due: list[str] = []  # what the cleaner has found expired and not removed yet
         self._snapshot: Snapshot | None = None
+        self._give_up = 0.0  # when the wait for another process ends, once there is one
         if snapshot_path:
             self._snapshot = Snapshot(snapshot_path)
-            self._records = self._snapshot.records
+            if any(store._snapshot and store._snapshot.path == self._snapshot.path for store in _stores):
+                raise ConfigError(self._snapshot.in_use)  # to wait for it would be to wait for oneself
             self.capabilities = replace(self.capabilities, survives_restart=True)
+            _stores.add(self)
+
+    @cached_property
+    def _records(self) -> dict[str, Record]:
+        """The records by key; those of the snapshot are read when they are first asked for, in the process that serves.
+        A server may have forked it long after the store was made, in place of one that has changed them since."""
+        if not self._snapshot:
+            return {}
+        self._give_up = self._give_up or time.monotonic() + HANDOVER
+        while not self._snapshot.take() and time.monotonic() < self._give_up:
+            time.sleep(0.02)
+        self.start()
+        atexit.register(self.close)  # not every server says when it stops, or waits for its last requests before
+        return self._snapshot.records
+
+    def start(self) -> None:
+        if self._snapshot and not self._snapshot.take():
+            raise Unavailable(self._snapshot.in_use)
 
     def load(self, key: str) -> Record | None:
         try:
@@ -70,16 +97,7 @@ class RamStore(Store):
             self._due = [key for key, record in list(self._records.items()) if record.deadline <= now]
         removed = 0
         while self._due and removed < limit:
-            key = self._due.pop()
-            if self.locks.try_acquire(key):  # its holder may be renewing it
-                try:
-                    record = self._records.get(key)
-                    if record and record.deadline <= now:
-                        self.remove(key)
-                        self.ended(key, record)
-                        removed += 1
-                finally:
-                    self.locks.release(key)
+            removed += self.purge_one(self._due.pop())
         return removed
 
     def scan(self) -> Iterator[tuple[str, Record]]:
@@ -97,14 +115,26 @@ class RamStore(Store):
 
     def checkpoint(self) -> None:
         if self._snapshot:
-            self._snapshot.write(self._records)
+            self._snapshot.write()
 
     def close(self) -> None:
         if self._snapshot:
-            try:
-                self.checkpoint()
-            finally:
-                self._snapshot.close()
+            atexit.unregister(self.close)
+            _stores.discard(self)
+            self._snapshot.closed = True  # what a request that is still under way saves after this is refused, not lost
+            vars(self).pop("_records", None)
+            self._snapshot.close()
+
+    def forked(self) -> None:
+        """Leave the snapshot to the process that this one was forked from."""
+        if self._snapshot:
+            vars(self).pop("_records", None)
+            self._snapshot.forked()
+
+
+_stores: weakref.WeakSet[RamStore] = weakref.WeakSet()  # that have a snapshot, and are not closed
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=lambda: list(map(RamStore.forked, _stores)))
 
 
 class RamSession(Session):

@@ -203,7 +203,7 @@ class MemcachedStore(Store):
     def _hold(self, key: str, timeout: float) -> Hold:
         hold = MemcachedHold(self, key)
         if not hold.try_lock(b""):
-            poll(hold.try_lock, timeout, f"session {reference(key)}")
+            poll(hold.try_lock, timeout, f"session {reference(key)}", self.locks.max_waiting)
         return hold
 
     def load(self, key: str) -> Record | None:

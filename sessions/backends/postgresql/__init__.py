@@ -6,9 +6,12 @@ connection, so a crashed process blocks nobody. (A machine that loses its power 
 tcp_keepalives_idle there if the site runs on another machine.)
 
 Behind PgBouncer: pool_mode = transaction (or session; statement cannot hold a lock), default_pool_size not below the
-number of requests that use a session at the same time, idle_transaction_timeout 0 or longer than the slowest page.
-Nothing else, for no state is left in a connection: nothing is prepared, SET is always SET LOCAL, and a search_path has
-to come from the role or the name of the table.
+number of requests that use a session at the same time, idle_transaction_timeout and query_timeout 0 or longer than the
+slowest page. Nothing else, for no state is left in a connection: nothing is prepared, SET is always SET LOCAL, and a
+search_path has to come from the role or the name of the table.
+
+Each transaction is READ COMMITTED and sets its own time-outs, whatever the defaults of the role, the database and the
+server are. A standby, or a server whose configuration has default_transaction_read_only, is Unavailable.
 
 Values are part of the statements. A server that logs statements logs what is in the sessions; the ids it never has.
 """
@@ -94,7 +97,7 @@ class PostgresqlStore(Store):
             raise ConfigError(f"{error}: pip install 'psycopg[binary]' psycopg_pool") from error
         self.pool: Pool = Pool(dsn, timeout_option(server_timeout, SERVER_TIMEOUT))
         try:
-            self.pool.prepare(table)
+            self.pool.prepare(table, *_values(Record("", 0, 0)), *3 * [self.new_key()])
         except Unavailable as error:
             raise Unavailable(f"{error} (`make services` starts a server for development)") from error
 
@@ -104,6 +107,9 @@ class PostgresqlStore(Store):
     def load(self, key: str) -> Record | None:
         row = self.pool.query(self.sql.load, key).fetchone()
         return _record(row) if row else None
+
+    def ping(self) -> None:
+        self.pool.query(self.sql.acquire, self.new_key())  # a server that has become read-only still answers load()
 
     def save(self, key: str, record: Record) -> None:
         self.pool.query(self.sql.save, *_values(record), key)

@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
+from time import monotonic
 from typing import Any
 
 import psycopg
 from psycopg import conninfo, errors, pq
 from psycopg_pool import ConnectionPool
 
-from ...errors import ConfigError, LockTimeout, Unavailable
+from ...errors import ConfigError, LockTimeout, NoRoom, Unavailable
 from ...events import publish, watchers
 from .table import RIGHTS, Statements, table_sql
 
@@ -30,6 +31,17 @@ LOCK_STEP = 1.0  # seconds for which a lock is waited for in one piece
 MAX_CONNECTIONS = 16  # of one store
 MAX_HOLDS = 12  # of these, how many may wait for a lock or hold a session; see Pool
 
+# What a transaction needs it says itself, in the send that begins it: a role, a database and the server may have other
+# defaults, and a setting of the connection would be lost behind PgBouncer, or everybody's.
+_NEEDS = (
+    " ISOLATION LEVEL READ COMMITTED{}; SET LOCAL lock_timeout = {}; SET LOCAL statement_timeout = {}; "
+    "SET LOCAL idle_in_transaction_session_timeout = 0; SET LOCAL extra_float_digits = 1; "
+)
+# Finds out whether such a default made a transaction read-only. One in the server's configuration is not overridden: so
+# a server is demoted, or stopped from writing while its disk is full.
+_OWN_DEFAULT = """SELECT FROM pg_settings WHERE name = 'default_transaction_read_only' AND setting = 'on'
+AND source IN ('global', 'database', 'user', 'database user', 'client', 'session')"""
+
 
 class Connection(psycopg.Connection[tuple[Any, ...]]):
     """A connection whose every wait has a bound."""
@@ -37,6 +49,7 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
     server_timeout = SERVER_TIMEOUT  # of its store
     timeout = SERVER_TIMEOUT  # of the answer under way
     hung = False  # whether one did not come
+    access = ""  # of its transactions: READ WRITE where a default of the role is another
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Wait as psycopg does, but not for ever. A connection whose answer has not come is closed: what the server
@@ -58,22 +71,40 @@ class Connection(psycopg.Connection[tuple[Any, ...]]):
             publish("trip", to="PostgreSQL", what=sql)
         return cursor
 
+    def transact(self, begin: str, sql: str, params: Sequence[Any] = (), lock_timeout: float = 0) -> Cursor:
+        """Begin a transaction with BEGIN, or one of this send alone with SET TRANSACTION, and return a cursor at the
+        last result. If the server is read-only the connection is closed: the next one may lead to its successor.
+
+        The server ends a statement a little before it would be taken for hanging.
+        """
+        times = round(lock_timeout * 1000), round((0.8 * self.server_timeout + lock_timeout) * 1000)
+        needs = _NEEDS.format(self.access, *times)
+        if self.pgconn.server_version >= 170000:
+            needs += "SET LOCAL transaction_timeout = 0; "
+        try:
+            return self.query(begin + needs + sql, params, lock_timeout).set_result(-1)
+        except (errors.ReadOnlySqlTransaction, errors.FeatureNotSupported):  # the second: READ WRITE on a standby
+            self.rollback()
+            if self.access or not self.transact("SET TRANSACTION", _OWN_DEFAULT).rowcount:
+                self.close()
+                raise
+        self.access = ", READ WRITE"
+        return self.transact(begin, sql, params, lock_timeout)
+
     def query_locking(self, sql: str, params: Sequence[Any], timeout: float) -> Cursor:
-        """Begin a transaction with statements of which one takes a lock; return a cursor at the result of the first.
+        """Begin a transaction with statements of which one takes a lock; return a cursor at the last result.
 
         A wait for a lock and a server that hangs look the same, so the lock is waited for in steps: a hanging server is
         noticed after one step and `server_timeout`, however long `timeout` is.
         """
-        left = timeout
+        end = monotonic() + timeout
         while True:
-            step = max(min(left, LOCK_STEP), 0.001)  # 0 would mean: without a bound
-            left -= step
-            begin = f"BEGIN; SET LOCAL lock_timeout = {round(step * 1000)}; "
+            step = max(min(end - monotonic(), LOCK_STEP), 0.001)  # 0 would mean: without a bound
             try:
-                return self.query(begin + sql, params, step).set_result(2)
-            except errors.LockNotAvailable:
+                return self.transact("BEGIN", sql, params, step)
+            except (errors.LockNotAvailable, errors.QueryCanceled):  # the second: it waited for several in a row
                 self.query("ROLLBACK")
-                if left <= 0:
+                if monotonic() >= end:
                     raise LockTimeout(f"the session was locked by another process for {timeout:.3g} seconds") from None
 
 
@@ -122,33 +153,32 @@ class Pool:
         except psycopg.Error as error:
             raise self._unavailable(error) from error
 
-    def prepare(self, table: str) -> None:
-        """Check the table, which needs no right but to use it; make it if it is missing."""
+    def prepare(self, table: str, *params: Any) -> None:
+        """Check that the table can be used by using it, with the parameters of `Statements.check`; make it if it is
+        missing."""
         why, check = "", Statements(table).check
         with self.dedicated() as connection:
             try:
                 try:
-                    cursor = connection.query(check)
+                    connection.transact("SET TRANSACTION", check, params)
                 except errors.UndefinedTable:
                     # IF NOT EXISTS is not enough where two processes start at once: both find nothing, and one fails.
                     sql = table_sql(table).replace("BEGIN", "SELECT pg_advisory_xact_lock(hashtext(%s))", 1)
                     connection.query_locking(sql, [f"sessions table {table}"], START_TIMEOUT)
-                    cursor = connection.query(check)
-                if cursor.set_result(1).fetchone() != (True,):
-                    why = f"its user needs the rights {RIGHTS}"
-            except (errors.InsufficientPrivilege, errors.InvalidSchemaName) as error:
-                why = str(error).splitlines()[0]
+                connection.transact("BEGIN", check, params)  # open at its end: some poolers allow none
             except errors.UndefinedColumn:
                 why = "it has other columns, those of an earlier version or of something else: rename it, or drop it"
+            except (psycopg.ProgrammingError, psycopg.IntegrityError) as error:
+                why = str(error).splitlines()[0]
             except LockTimeout:
                 why = f"another process was making it for {START_TIMEOUT:g} s"
         if why:
-            why += f"; its SQL: python -m sessions sql --table {table}"
+            why += f"; its user needs the rights {RIGHTS}; its SQL: python -m sessions sql --table {table}"
             raise ConfigError(f"table {table} in PostgreSQL at {self.address} cannot be used: {why}")
 
     def query(self, sql: str, *params: Any) -> Cursor:
         """Run a statement that waits for no lock; twice if the first connection had been closed."""
-        connection, cursor = self._run(Connection.query, sql, params)
+        connection, cursor = self._run(Connection.transact, "SET TRANSACTION", sql, params)
         self.put_back(connection)
         return cursor
 
@@ -224,4 +254,5 @@ class Pool:
     def _unavailable(self, error: psycopg.Error) -> Unavailable:
         """Return what the server or the driver says as an error of the store: "unavailable", never "missing"."""
         cause = (str(error).strip() or type(error).__name__).splitlines()[0]
-        return Unavailable(f"PostgreSQL at {self.address}: {cause}")
+        kind = NoRoom if isinstance(error, errors.DiskFull) else Unavailable
+        return kind(f"PostgreSQL at {self.address}: {cause}")

@@ -47,8 +47,6 @@ class Statements:
 
     def __init__(self, table: str) -> None:
         name, values = quoted(table), ", ".join("%s" for _ in COLUMNS.split())
-        self.check = f"""SELECT {COLUMNS}, key FROM {name} LIMIT 0;
-SELECT bool_and(has_table_privilege('{name}', one)) FROM unnest(string_to_array('{RIGHTS}', ', ')) AS one"""
         self.load = f"SELECT {COLUMNS} FROM {name} WHERE key = %s"
         self.acquire = f"{self.load} FOR UPDATE"
         # An upsert, for it is sent twice where the connection broke, and the first may have arrived.
@@ -56,6 +54,7 @@ SELECT bool_and(has_table_privilege('{name}', one)) FROM unnest(string_to_array(
 ON CONFLICT (key) DO UPDATE SET ({COLUMNS}) = (excluded.{COLUMNS.replace(" ", " excluded.")})"""
         self.update = f"UPDATE {name} SET ({COLUMNS}) = ({values}) WHERE key = %s"
         self.remove = f"DELETE FROM {name} WHERE key = %s"
+        self.check = f"{self.save}; {self.acquire}; {self.remove}"  # a row that nobody sees, but for all rights
         self.quarantine = f"UPDATE {name} SET key = '{UNREADABLE}' || key WHERE key = %s"
         # The array is worked out once; a plain IN (SELECT ...) may be run again for each row, and deletes too many.
         self.purge = f"""DELETE FROM {name} WHERE key = ANY(ARRAY(SELECT key FROM {name}
