@@ -38,7 +38,7 @@ from pages.passwords import hash_password
 from pages.throttle import Throttle
 from pages.tour import Tour
 from production import check, check_pages, check_server
-from server import SiteHeaders, TrustedProxy, listen, serve, show_what_matters, trusted_proxies, utc
+from server import Application, SiteHeaders, TrustedProxy, listen, serve, show_what_matters, trusted_proxies, utc
 from settings import (
     ABOUT,
     ACCOUNTS_OPTION,
@@ -114,7 +114,7 @@ def build(
     config["/"][ACCOUNTS_OPTION] = accounts
     config["/"]["operators_paths"] = [path]
     config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
-    app = cherrypy.Application(root, "", config)
+    app = Application(root, "", config)
     app.request_class = failures.Request
     app.log.time = cherrypy.log.time = utc
     # In front of CherryPy's own first layer, which answers by itself when everything else has failed.
@@ -215,7 +215,8 @@ def run(options: argparse.Namespace) -> None:
         off = ", ".join(f"/{name}" for name in settings["/"][development.PAGES])
         line = f"{line}\nOff, for it is for development and for this machine alone: {off}.".lstrip()
     cherrypy.tree.graft(build(settings, profiles, demo, hint, options.production), "")
-    serve(server, f"Serving {server.url} with the profile {settings['/']['profile']}.\n{line}".rstrip())
+    place = server.url + settings["/"]["wsgi.proxy.prefix"].rstrip("/")
+    serve(server, f"Serving {place} with the profile {settings['/']['profile']}.\n{line}".rstrip())
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from pages import origin
-from pages.accounts import Accounts, Proof
+from pages.accounts import Accounts, Proof, folded
 from settings import SITE_CONF, Sections, Source, StartError, find_profiles, load_settings, one_line, read
 
 DEMO = "ada"
@@ -24,7 +24,7 @@ def demo_account(users: Mapping[str, str], environ: Mapping[str, str]) -> tuple[
 
     There is no demo account where [users] has one of its name. A password that was given is shown nowhere.
     """
-    if DEMO in users:
+    if DEMO in map(folded, users):
         return {}, None, ""
     given = environ.get("DEMO_PASSWORD")
     if given:
@@ -103,6 +103,6 @@ class DemoAccounts(Accounts):
 
         Another one is checked in its place: the answer is that to a wrong password, and takes as long.
         """
-        if name in self._demo and not origin.from_this_machine():
+        if self.registered(name) in self._demo and not origin.from_this_machine():
             password = secrets.token_urlsafe()
         return super().verify(name, password)

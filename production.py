@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import cherrypy
 
 from pages import hashes
+from server import UNIX
 from sessions.options import configured
 from sessions.registry import is_cherrypy_class
 from settings import ACCOUNTS_OPTION, USERS_SECTION, Sections, StartError
@@ -80,7 +81,7 @@ def _leaves_the_headers(headers: Any) -> bool:
 
 def _are_few(networks: Any) -> bool:
     """Whether these can be the networks of proxies, and not everybody."""
-    parsed = [ipaddress.ip_network(network) for network in networks]
+    parsed = [ipaddress.ip_network(network) for network in networks if network != UNIX]
     return all(network.prefixlen >= _WIDEST[network.version] for network in parsed)
 
 
@@ -127,6 +128,8 @@ CHECKS = (
           f"it must be a number of minutes, at most {THIRTY_DAYS} (7.3.2)"),
     Check("tools.sessions.storage_class", None, lambda kind: not is_cherrypy_class({"storage_class": kind}),
           "it must be a class of the package sessions: those of CherryPy's tool keep plain ids, and pickles (1.5.2)"),
+    Check("tools.sessions.storage_type", "ram", lambda name: not is_cherrypy_class({"storage_type": name}),
+          "it must be one of the package sessions: an add-on for CherryPy's tool keeps plain ids, and pickles (1.5.2)"),
     Check("tools.sessions.debug", False, _is(False), "it must be False: it logs each step of each visitor (13.4.2)"),
     Check("tools.same_origin.on", False, _is(True), "it must be True, or other sites' forms are obeyed (3.5.1)"),
     Check("tools.log_headers.on", True, _is(False), "it must be False: cookies would get into the log (16.2.5)"),

@@ -47,6 +47,7 @@ ENVIRONMENT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "MEMCACHED_SERVERS": ("/", "tools.sessions.servers", str),
     "DATABASE_URL": ("/", "tools.sessions.dsn", str),
     "ACCOUNTS_PATH": ("/", "accounts.path", str),
+    "SCRIPT_NAME": ("/", "wsgi.proxy.prefix", str),
 }
 # Options that hold a path; a relative one starts at the project's folder, wherever the site is started from.
 PATHS = ("tools.sessions.storage_path", "tools.sessions.snapshot_path", "accounts.path")

@@ -79,5 +79,5 @@ class Laboratory:
     @cherrypy.tools.allow(methods=["GET"])
     def index(self) -> bytes:
         """List the experiments."""
-        experiments = [asdict(experiment) for experiment in self.experiments]
-        return site.render("lab.html", {"experiments": experiments}, lesson=self.lesson)
+        experiments = [{**asdict(one), "path": site.url(one.path)} for one in self.experiments]
+        return site.render("lab.html", {"experiments": experiments}, lesson=self.lesson, entries=self.experiments)

@@ -63,6 +63,7 @@ class Outage:
         "tools.sessions.timeout": 1,  # minute; until then whoever wants may look into the store
         "tools.sessions.server_timeout": SERVER_TIMEOUT,
         "tools.sessions.lock_timeout": SERVER_TIMEOUT,  # those who wait for the one that waits for the server
+        "tools.sessions.snapshot_path": None,  # one file cannot serve two stores, and nobody misses this session
     }
 
     def __init__(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import Any
+from typing import Any, NoReturn
 
 import cherrypy
 
@@ -17,12 +17,16 @@ from pages import device, site, times
 from pages.accounts import Accounts, weakness
 from pages.gate import Gate, refuse_passwords_in_address
 from pages.login import HOME, Login, enter
+from sessions import codec
 from sessions.events import log_event
+from sessions.record import TOMBSTONE, Record
 from sessions.users import LiveSession
 
 OTHERS = "others"
 """What the field `end` holds instead of a reference to end all other sessions."""
 
+_CHANGED = "password_changed"  # where the session has it until the account says so
+_MOVES = 4  # of a session, that are followed: nobody clicks more often
 _NOT_CURRENT = "That is not your current password."
 
 
@@ -44,6 +48,7 @@ class Account:
             reference=site.session_reference(),
             since=times.iso(since) if since else None,
             date=times.date,
+            changed=cherrypy.session.pop(_CHANGED, False),
         )
 
 
@@ -69,29 +74,38 @@ class Password:
         password in the address.
         """
         refuse_passwords_in_address()
+        old, chosen = site.text_field("current", current), site.text_field("new", new)
+        if cherrypy.session.user is None and is_sent_again(self._gate, chosen):
+            self._changed()
         user = user_or_sign_in(self.path)
         if cherrypy.request.method != "POST":
             return self._form({}, end_others=True)
 
-        old, chosen = site.text_field("current", current), site.text_field("new", new)
         ends = bool(site.text_field("end_others", end_others))
         wrong = self._mistakes(old, chosen, site.text_field("again", again))
         if wrong:
             return self._form(wrong, ends)
         proof = self._gate.check(user, old)
-        if not proof:
-            return self._form({"current": _NOT_CURRENT}, ends, status=403)
-        weak = weakness(chosen, user)  # takes up to 0.3 s, which is not for whoever does not know the password
+        weak = weakness(chosen, user) if proof else None  # up to 0.3 s, not for whoever does not know the password
         if weak:
             return self._form({"new": weak}, ends)
 
-        if not self._accounts.change_password(proof, chosen):
-            log_event("password not changed: it was changed meanwhile", level=logging.WARNING, account=user)
+        if not proof or not self._accounts.change_password(proof, chosen):
+            if proof:
+                log_event("password not changed: it was changed meanwhile", level=logging.WARNING, account=user)
+            backend = site.backend()
+            if backend and not backend.revokes and is_sent_again(self._gate, chosen):
+                self._changed()  # its old cookie still opens what the first form has found
             return self._form({"current": _NOT_CURRENT}, ends, status=403)
         log_event("password changed", account=user)
         enter(proof, cherrypy.session.remembered)
         if ends:
             sessions.end_other_sessions()
+        self._changed()
+
+    @staticmethod
+    def _changed() -> NoReturn:
+        cherrypy.session[_CHANGED] = True
         site.redirect(HOME)
 
     @staticmethod
@@ -142,23 +156,24 @@ class Devices:
         HTTPError 429 after too many wrong passwords, 400 for a password in the address.
         """
         refuse_passwords_in_address()
+        chosen, typed = site.text_field("end", end), site.text_field("password", password)
+        again = cherrypy.session.user is None and is_sent_again(self._gate, typed)
         user = user_or_sign_in(self.path)
         if cherrypy.request.method != "POST":
             return self._list()
 
-        chosen = site.text_field("end", end)
         if not chosen:
             raise cherrypy.HTTPError(400, f"Say which session to end: end=REFERENCE of one, or end={OTHERS}.")
-        typed = site.text_field("password", password)
         if not typed:  # a slip, which is not counted as a try
             return self._list("Type your password first. Nothing was ended.", 400)
-        proof = self._gate.check(user, typed)
-        if not proof:
+        proof = None if again else self._gate.check(user, typed)
+        if proof:
+            enter(proof, cherrypy.session.remembered)
+        elif not again:
             return self._list("That is not your password. Nothing was ended.", 403)
-        enter(proof, cherrypy.session.remembered)
         if chosen == OTHERS:
             sessions.end_other_sessions()
-        elif not _end(chosen):
+        elif not _end(chosen) and not again:
             raise cherrypy.HTTPError(404, f"You have no other session {chosen[:20]}. It may have ended already.")
         site.redirect(self.path)
 
@@ -194,10 +209,39 @@ def user_or_sign_in(path: str) -> str:
     if user is None and site.wants_json():
         # RFC 9110 section 15.5.2 wants the header with every 401; browsers ignore a scheme they do not know.
         cherrypy.response.headers["WWW-Authenticate"] = 'Cookie realm="account"'
-        raise cherrypy.HTTPError(401, "Sign in first.")
+        why = "." if cherrypy.session.originalid else ": no session cookie came with this request."
+        raise cherrypy.HTTPError(401, f"Sign in first{why}")
     if user is None:
         site.redirect(f"/login?next={path}")
     return user
+
+
+def is_sent_again(gate: Gate, password: str) -> bool:
+    """Tell whether a form that asks for a password is sent once more, by a double click or because no answer came, and
+    sign its sender in.
+
+    With the first one the session has moved to another id, or has ended, where it is in the cookie. The browser still
+    sends the old one, which opens nothing: the password of the form has to prove whose it was, as at the sign-in.
+    """
+    site.no_store()
+    session = cherrypy.session
+    record = _former(session) if password else None
+    proof = gate.check(record.user, password) if record else None
+    if record and proof:
+        enter(proof, record.remembered)
+        for key, value in codec.decode(record.data).items():  # what has moved is here already
+            session.setdefault(key, value)
+    return proof is not None
+
+
+def _former(session: sessions.Session) -> Record | None:
+    """What is stored, under its id of today, of the session whose id the browser sends; None unless it is a user's."""
+    found = session.store.find(session.originalid or "")
+    record = session.store.load(found[1]) if found else None
+    for _ in range(_MOVES):
+        if record and record.kind == TOMBSTONE:
+            record = session.store.load(record.data)
+    return record if record and record.user and record.deadline > session.store.clock() else None
 
 
 def _end(reference: str) -> bool:

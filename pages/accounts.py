@@ -6,6 +6,7 @@ import hashlib
 import logging
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -13,7 +14,7 @@ from typing import NamedTuple
 import sessions
 from pages import hashes
 from pages.changes import AccountsUnavailable, Changes
-from pages.passwords import check_name, weakness
+from pages.passwords import NAME_LENGTH, check_name, weakness
 from sessions.events import log_event
 from settings import StartError
 
@@ -30,6 +31,7 @@ _CHANGE = """INSERT INTO accounts (name, seed, hash) SELECT :name, :seed, :hash
 _REVOKE = """INSERT INTO accounts (name, valid_since) VALUES (:name, now() + 0.001)
     ON CONFLICT (name) DO UPDATE SET valid_since = max(valid_since + 0.001, excluded.valid_since)"""
 
+_LONGEST_TYPED = 20 * NAME_LENGTH  # one character can be eighteen, and more of them would take long to be sorted
 _AHEAD = 60.0  # seconds that clocks may differ without a word
 
 
@@ -83,6 +85,8 @@ class Accounts:
         """
         self._hasher = hashes.Hasher()
         self._clock, self._changes = clock, Changes(path, clock)
+        demo = demo or {}
+        self._registered = {folded(name): name for name in demo}
         for name, line in users.items():
             check_name(name)
             if not hashes.is_hash(line):
@@ -90,13 +94,18 @@ class Accounts:
                     f"the account {name!r} in [users] needs an argon2id hash; make its line with: "
                     f"python app.py hash-password {name}"
                 )
-            if name in (demo or {}):
+            other = self._registered.setdefault(folded(name), name)
+            if other in demo:
                 raise StartError(f"the account {name!r} of [users] is a demo account too; unset DEMO_PASSWORD")
-        for word in (demo or {}).values():
+            if other != name:
+                raise StartError(
+                    f"the accounts {other!r} and {name!r} in [users] are the same to whoever types the name; rename one"
+                )
+        for word in demo.values():
             if hashes.prepared(word) is None:
                 raise StartError(f"the password of the demo account is no text of at most {hashes.MOST} characters")
-        self._seeds, self._unhashed = dict(users), dict(demo or {})
-        self._names = frozenset({*self._seeds, *self._unhashed})
+        self._seeds, self._unhashed = dict(users), dict(demo)
+        self._names = frozenset(self._registered.values())
         self._hashing = threading.Lock()
         if users and not self._changes.exists():
             log_event(
@@ -104,8 +113,12 @@ class Accounts:
             )
 
     def __contains__(self, name: object) -> bool:
-        """Tell whether there is an account of this name."""
+        """Tell whether an account is registered under this name, exactly."""
         return name in self._names
+
+    def registered(self, typed: str) -> str | None:
+        """Return the name of the account that is meant, as it is registered; None where there is none. See folded()."""
+        return self._registered.get(folded(typed))
 
     def verify(self, name: str, password: str) -> Proof | None:
         """Return the proof that the password is this account's, or None.
@@ -117,6 +130,7 @@ class Accounts:
             sessions.Unavailable: the accounts cannot be read, or too many sign in at once.
         """
         self._hash_demo_passwords()
+        name = self.registered(name) or ""
         while True:
             moment, hash = self._in_force(name)
             if not self._hasher.verify(hash or self._hasher.nobody, password) or hash is None:
@@ -169,7 +183,7 @@ class Accounts:
         known one: a table that is locked does not tell them apart either.
         """
         now, seed = self._clock(), self._seeds.get(name)
-        change = self._changes.of(name if seed else "")
+        change = self._changes.of(name)
         if seed is None:
             return now, None
         return max(now, change.valid_since), change.hash if change.seed == _digest(seed) else seed
@@ -202,6 +216,18 @@ class Accounts:
     def _swap(self, name: str, old: str, new: str) -> dict[str, str]:
         configured = self._seeds[name]
         return {"name": name, "seed": _digest(configured), "configured": configured, "old": old, "hash": new}
+
+
+def folded(name: str) -> str:
+    """Return what a user name is compared by: without the space that a phone adds, whatever the keyboard's way to write
+    an accent, its capitals, and characters that cannot be seen (Unicode, chapter 3.13). Passwords are never folded.
+
+    A Turkish capital is that of the letter with its dot: ILGIN is ilgin, and not the name without dots.
+    """
+    if len(name) > _LONGEST_TYPED:
+        return name
+    text = unicodedata.normalize("NFKD", name).casefold()
+    return unicodedata.normalize("NFKC", "".join(c for c in text if unicodedata.category(c) != "Cf")).strip()
 
 
 def _digest(seed: str) -> str:

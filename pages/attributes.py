@@ -40,6 +40,8 @@ class Demo:
         jar: SimpleCookie = SimpleCookie({self.name: value})
         jar[self.name].update({key: str(set_to) if set_to is not True else True
                                for key, set_to in self.attributes.items()})  # type: ignore[misc]  # fmt: skip
+        if len(jar[self.name]["path"]) > 1:
+            jar[self.name]["path"] = site.url(jar[self.name]["path"])
         return jar[self.name]
 
 
@@ -78,7 +80,7 @@ DEMOS = {
              "Comes to both, but not with a link of another site."),
         Demo("demo_none", {"path": "/", "samesite": "None"},
              "SameSite=None sends it with whatever other sites ask of this one. It needs Secure, and has it not here.",
-             "Refused by current browsers, for it is not Secure."),
+             "Refused by Chromium and what is built on it, for it is not Secure."),
         Demo("__Host-demo", {"path": "/", "secure": True},
              "A name with __Host- promises: Secure, Path=/, no Domain. So no other host of the domain can have set it.",
              "Comes by https; by plain http a browser may refuse it, also from this machine."),

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from http.cookies import Morsel, SimpleCookie
+from typing import Any
 
 import cherrypy
 
 import sessions
 from pages import origin, site
-from sessions.cookies import request_cookies
+from sessions.cookies import is_https, request_cookies
 from sessions.tool import cookie_name
 
 MAX_BYTES = 4096
@@ -17,6 +18,11 @@ MAX_BYTES = 4096
 
 MAX_ALL_BYTES = 4 * MAX_BYTES
 """Of cookies in one request; 64 KiB of headers are the most that the site reads (site.conf)."""
+
+REFUSED = (
+    "Its name asks for https, and this page came by plain http: your browser refuses it, unless it makes an exception "
+    "for its own machine, as Chromium does for 127.0.0.1 and localhost."
+)
 
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -51,7 +57,9 @@ class Cookies:
         cherrypy.response.cookie[morsel.key] = morsel
         site.no_store()
         sent = {"name": morsel.key, "value": value, "set_cookie": morsel.OutputString()}
-        return site.render("cookie_set.html", sent, lesson=self.lesson)
+        if morsel["secure"] and not is_https():
+            sent["warning"] = REFUSED
+        return site.render("cookie_set.html", sent, lesson=self.lesson, sent=morsel)
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET"])
@@ -99,8 +107,18 @@ def new_cookie(name: str, value: str) -> Morsel[str]:
         raise cherrypy.HTTPError(
             400, f"This cookie would take {size} bytes. Browsers keep at most {MAX_BYTES}: shorten its value or name."
         )
-    morsel.update({"path": "/", "max-age": "3600", "version": "1", "samesite": "Lax"})
+    morsel.update({"path": "/", "max-age": "3600", "version": "1", "samesite": "Lax", **promised(name)})
     return morsel
+
+
+def promised(name: str) -> dict[str, Any]:
+    """Return what a browser wants of a cookie of this name, beside Path=/ and no Domain, to set or to delete it.
+
+    It compares the prefixes without case (RFC 6265bis section 4.1.3; those with Http also want HttpOnly).
+    """
+    prefix = name.lower()
+    for_http = prefix.startswith(("__http-", "__host-http-"))
+    return {"secure": for_http or prefix.startswith(("__secure-", "__host-")), "httponly": for_http}
 
 
 def check_room(sent: str) -> None:
@@ -142,5 +160,5 @@ def expired_cookie(name: str) -> Morsel[str]:
     morsel: Morsel[str] = Morsel()
     # set() would check the name; the state that pickle restores is the public way around it.
     morsel.__setstate__({"key": name.encode().decode("latin-1"), "value": "", "coded_value": ""})
-    morsel.update({"path": "/", "max-age": "0", "expires": "Thu, 01 Jan 1970 00:00:00 GMT"})
+    morsel.update({"path": "/", "max-age": "0", "expires": "Thu, 01 Jan 1970 00:00:00 GMT", **promised(name)})
     return morsel

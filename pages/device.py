@@ -23,7 +23,7 @@ def note() -> None:
     """
     request = cherrypy.request
     cherrypy.session[KEY] = {
-        "address": str(request.remote.ip)[:_LONGEST],
+        "address": str(request.remote.ip or UNKNOWN)[:_LONGEST],
         "browser": browser(request.headers.get("User-Agent", "")),
         "since": time.time(),
     }

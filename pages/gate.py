@@ -8,10 +8,16 @@ import math
 import cherrypy
 from cherrypy.lib.httputil import parse_query_string
 
-from pages.accounts import Accounts, Proof
+from pages import origin
+from pages.accounts import Accounts, Proof, folded
 from pages.throttle import Throttle
 from sessions.events import log_event
 
+_NO_ADDRESS = (
+    "visitors have no address, so wrong passwords are counted for each account alone: let the proxy in front send "
+    "X-Forwarded-For, and set tools.proxy.on = True. Where the site listens on a socket file, add 'unix:' to "
+    "wsgi.proxy.trusted"
+)
 _NOT_IN_ADDRESSES = ("username", "password", "current", "new", "again")
 
 
@@ -39,17 +45,24 @@ class Gate:
     def __init__(self, accounts: Accounts, throttle: Throttle) -> None:
         """Take the accounts, and what slows down guessing."""
         self._accounts, self._throttle = accounts, throttle
+        self._noted = False
 
     def check(self, name: str, password: str) -> Proof | None:
-        """Return the proof that the password is that of the account, or None (OWASP ASVS 5.0, 6.3.1, 16.3.1).
+        """Return the proof that the password is that of the account, or None (OWASP ASVS 5.0, 6.3.1, 16.3.1). `name` is
+        as it was typed; tries at an account count together, however it was.
 
         Raises:
             TooManyTries: 429, nothing was checked.
             sessions.Unavailable: the accounts do not answer; it does not count as a try. The page is a 503.
         """
-        address = cherrypy.serving.request.remote.ip
+        known = origin.address_of(cherrypy.serving.request.remote.ip)
+        address = str(known) if known else None
         # People type their password as the name at times: only a name that exists may stand in the log.
-        account = name if name in self._accounts else "(unknown)"
+        registered = self._accounts.registered(name)
+        account, name = registered or "(unknown)", registered or folded(name)
+        if address is None and not self._noted:
+            self._noted = True
+            cherrypy.log(_NO_ADDRESS, "SITE", logging.WARNING)
         wait = self._throttle.attempt(name, address)
         if wait:
             log_event("sign-in refused: too many tries", level=logging.WARNING, account=account)

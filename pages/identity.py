@@ -6,8 +6,7 @@ import cherrypy
 
 import sessions
 from pages import site
-from sessions.cookies import request_cookies
-from sessions.tool import cookie_name, reference
+from sessions.tool import reference
 
 _KEPT = "kept"
 
@@ -43,9 +42,8 @@ class Identity:
     def index(self) -> bytes:
         """Show the reference of the number. Asking for it stores nothing: it is new each time, until it is needed."""
         site.no_store()
-        sent = any(name == cookie_name() for name, _ in request_cookies())
         known = {"reference": reference(cherrypy.session.id), "kept": bool(cherrypy.session.keys())}
-        return site.render("session.html", known, lesson=self.lesson, sent=sent)
+        return site.render("session.html", known, lesson=self.lesson)
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from urllib.parse import quote, unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit
 
 import cherrypy
 
 from pages import device, origin, site, times
 from pages.accounts import Proof
 from pages.gate import Gate, refuse_passwords_in_address
+from sessions.cookies import is_https
 from sessions.events import log_event
 
 HOME = "/account"
+
+_NAMED_BY_PAGES = {"Origin", "Referer"}  # a program sends neither, and reads where it is sent
+_NO_COOKIE = "The cookie did not come back, so you are not signed in: "
 
 # One slash, then neither a second one nor a backslash (which browsers take for a slash): //evil and /\evil are other
 # sites. Control characters are out because browsers drop some of them before they look, and halves of surrogate pairs,
@@ -32,25 +36,37 @@ class Login:
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET", "POST"])
-    def index(self, username: object = "", password: object = "", next: object = "", stay: object = "") -> bytes:
+    def index(
+        self, username: object = "", password: object = "", next: object = "", stay: object = "", cookie: object = ""
+    ) -> bytes:
         """Show the form, or check what it holds. Whatever is wrong, the answer is the same 403 (ASVS 5.0, 6.3.8).
 
         HTTPError 429 after too many tries, 400 for a name or a password in the address. With `stay`, whatever it holds,
-        the session outlives the browser.
+        the session outlives the browser. With `cookie`, whoever has just signed in goes on, if the cookie came back.
         """
         site.no_store()
         refuse_passwords_in_address()
         # `next` hides a builtin, but the name of the field is the address's, and fixed.
         target = local_path(site.text_field("next", next))
+        due = bool(site.text_field("cookie", cookie)) and not origin.from_another_site()
         if cherrypy.request.method != "POST":
-            return self._form(target)
+            if due and cherrypy.session.user:
+                site.redirect(target)
+            return self._form(target, error=_why_no_cookie() if due else "")
 
+        # This takes the session's lock. Of a form that is sent twice the second waits here, and moves the session last:
+        # its answer is the one that the browser takes, and its hash may be ready first.
+        kept = cherrypy.session.originalid and not cherrypy.session.missing
         username, stays = site.text_field("username", username), bool(site.text_field("stay", stay))
         proof = self._gate.check(username, site.text_field("password", password))
         if not proof:
             return self._form(target, username, stays, error="That name and password do not go together.")
         enter(proof, stays)
-        log_event("sign-in", account=username)
+        log_event("sign-in", account=proof.user)
+        if not kept and not _NAMED_BY_PAGES.isdisjoint(cherrypy.request.headers):
+            # A browser that keeps no cookie would be sent back to the form for ever, and nobody told why. Nothing is
+            # stored for that: the address says that the cookie is due, and opens nothing.
+            target = f"/login?{urlencode({'next': target, 'cookie': 'due'})}"
         site.redirect(target)
 
     def _form(self, target: str, username: str = "", stays: bool = False, error: str = "") -> bytes:
@@ -113,6 +129,12 @@ def local_path(path: str) -> str:
     if urlsplit(urljoin("http://site/", decoded)).path.startswith("//"):
         return HOME  # "/.//other.example": a redirect leaves out the dot, and a proxy may leave out what is before it
     return quote(path, safe="/?#[]@!$&'()*+,;:=%-._~")
+
+
+def _why_no_cookie() -> str:
+    if cherrypy.session.settings.secure is True and not is_https():
+        return f"{_NO_COOKIE}it is for https only, and this page came by plain http. Open the site by https."
+    return f"{_NO_COOKIE}your browser keeps none of this site. Allow it to, then sign in again."
 
 
 def _how_long_one_stays() -> str:

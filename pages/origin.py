@@ -12,6 +12,7 @@ from sessions.events import log_event
 
 THROUGH_A_PROXY = "site.through_a_proxy"  # in the environ of WSGI; server.TrustedProxy sets it
 _SAFE_METHODS = ("GET", "HEAD", "OPTIONS")  # RFC 9110 section 9.2.1
+_PORT = re.compile(r"\.?(?::(?:80|443)?)?\Z|\.(?=:[0-9]+\Z)")  # and a final dot
 _LOOPBACK = re.compile(r"(?:localhost|127(?:\.[0-9]{1,3}){3}|\[::1\])(?::[0-9]+)?", re.IGNORECASE)
 
 
@@ -25,12 +26,16 @@ def is_loopback() -> bool:
 
 
 def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the address that text is; None where it is none."""
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    return getattr(address, "ipv4_mapped", None) or address  # a socket for both families shows IPv4 as ::ffff:192.0.2.1
+    """Return the address that text is, in any form in which proxies write it: with a port (a word in RFC 7239 section
+    6), in brackets, in quotes, with a zone. None where it is none."""
+    text = text.strip(' \t"')
+    for host in (text, text.rpartition(":")[0]):
+        try:
+            address = ipaddress.ip_address(host.removeprefix("[").removesuffix("]").partition("%")[0])
+        except ValueError:
+            continue
+        return getattr(address, "ipv4_mapped", None) or address  # as a socket for both families shows IPv4
+    return None
 
 
 def from_this_machine() -> bool:
@@ -59,7 +64,9 @@ def same_origin() -> None:
 def own_pages_only(message: str) -> None:
     """Refuse, with 403 and the message, what a page of another site has sent, by whatever method."""
     if from_another_site():
-        log_event("cross-site request refused", level=logging.WARNING)
+        told = cherrypy.request.headers
+        compared = {"sec_fetch_site": told.get("Sec-Fetch-Site"), "origin": told.get("Origin")}
+        log_event("cross-site request refused", level=logging.WARNING, site=cherrypy.request.base, **compared)
         raise cherrypy.HTTPError(403, message)
 
 
@@ -69,11 +76,17 @@ def from_another_site() -> bool:
     if "Sec-Fetch-Site" in headers:
         return headers["Sec-Fetch-Site"] not in ("same-origin", "none")
     # Browsers without it, and every browser on plain http, send Origin. A program such as curl sends neither.
-    origin = headers.get("Origin")
-    own = cherrypy.request.base.lower()
+    if "Origin" not in headers:
+        return False
+    origin, own = _without_usual_port(headers["Origin"]), _without_usual_port(cherrypy.request.base)
     # A proxy that ends TLS and does not say so leaves the site thinking that it is visited over http. The other way
     # round, a page that somebody has put into a plain http connection, is another origin.
-    return origin is not None and origin.lower() not in (own, own.replace("http:", "https:", 1))
+    return origin not in (own, own.replace("http:", "https:", 1))
+
+
+def _without_usual_port(origin: str) -> str:
+    """Return an origin for comparison: a proxy may add the port that browsers leave out, or take away a final dot."""
+    return _PORT.sub("", origin.lower())
 
 
 # Before the body is read (at 50 the session begins), and after tools.proxy (at 30) has found out the public host.

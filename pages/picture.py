@@ -59,6 +59,7 @@ _STEPS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "unlocked": lambda d: "The lock is released: the next request may have it.",
     "cookie_set": lambda d: f"The answer sets the cookie ({d['how']}).",
     "insecure": lambda d: "The cookie is for https only, and this answer goes by plain http: the browser drops it.",
+    "refused": lambda d: f"The browser refuses the cookie: {d['why']}.",
     "handler": lambda d: "The page's own code begins.",
     "answered": lambda d: "The page is made. What is left is to save.",
 }

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
+from urllib.parse import quote
 
 import cherrypy
 import jinja2
@@ -18,6 +19,7 @@ from markupsafe import Markup, escape
 
 import sessions
 from pages.source import highlighted, solution
+from sessions.cookies import request_cookies
 from sessions.registry import cookie_names, registry
 from sessions.tool import cookie_name, reference
 
@@ -63,7 +65,7 @@ def pictures(text: object) -> str:
 
 def url(path: str) -> str:
     """Return the address of a path of this site, wherever the site is mounted."""
-    return str(cherrypy.request.script_name) + path
+    return quote(cherrypy.request.script_name, safe="/!$&'()*+,:=@") + path
 
 
 def base() -> str:
@@ -110,13 +112,18 @@ def templates_from(folder: Path) -> None:
 _templates.filters |= {"pictures": pictures, "shown": shown}
 
 
+def cookie_came() -> bool:
+    """Tell whether the browser has sent a cookie of the session, whatever it is worth."""
+    return any(name == cookie_name() for name, _ in request_cookies())
+
+
 def slot() -> Markup:
     """Return what the layout leaves for a tool that fills it in later, see pages/xray.py; nothing without one."""
     return Markup(SLOT.decode() if getattr(cherrypy.request, "slot", False) else "")  # noqa: S704 - a constant
 
 
 _templates.globals.update(url=url, base=base, navigation=lessons, lesson_at=lesson_at, backend=backend, slot=slot)
-_templates.globals.update(typed=typed, solution=solution, cookie_name=cookie_name)
+_templates.globals.update(typed=typed, solution=solution, cookie_name=cookie_name, cookie_came=cookie_came)
 
 
 def wants_json() -> bool:
@@ -176,7 +183,10 @@ def text_field(name: str, value: object) -> str:
 
 def shown_cookie(name: str, value: str) -> str:
     """Return the value of a cookie as it may be shown: that of a session is as good as a key, and has a reference."""
-    if name not in cookie_names():
+    names = cookie_names()
+    if any(f"{own}=" in value for own in names):
+        return "(hidden; a session cookie is in it)"  # some servers join several Cookie headers by a comma
+    if name not in names:
         return value
     return f"(hidden; reference {reference(value.partition('.')[0])})"
 

@@ -156,19 +156,21 @@ class Throttle:
         self._pairs, self._site_pairs, self._accounts = _Table(PAIR), _Table(SITE_PAIR), _Table(ACCOUNT)
         self._addresses = [_Table(ADDRESS), _Table(CUSTOMER), _Table(SITE)]
 
-    def attempt(self, account: str, address: str) -> float:
+    def attempt(self, account: str, address: str | None) -> float:
         """Ask to try a password. 0.0: go on, the try is counted. Otherwise the seconds to wait; asking costs nothing.
 
         Args:
-            account: the name as it was typed. It is kept as a hash only: some people type their password there.
-            address: of the visitor.
+            account: its name, or what was typed for one, folded. It is kept as a hash only: some people type their
+                password there.
+            address: of the visitor; None where nobody knows it. Then only the account counts: visitors behind a proxy
+                that does not name them, or a socket file, are not one.
         """
         counts = self._counts(account, address)
         with self._lock:
             now = self._clock()
             found = [(table, key, table.get(key, now)) for table, key in counts]
-            ours = next(entry for table, _, entry in found if table is self._site_pairs)
-            passes = ours is None or ours.tries < PAIR.free
+            ours = next((entry for table, _, entry in found if table is self._site_pairs), None)
+            passes = address is not None and (ours is None or ours.tries < PAIR.free)
             asked = [entry for table, _, entry in found if entry and not (passes and table is self._accounts)]
             wait = max((entry.until - now for entry in asked), default=0.0)
             if wait > 0.0:
@@ -177,7 +179,7 @@ class Throttle:
                 table.count(key, entry, now)
             return 0.0
 
-    def succeeded(self, account: str, address: str) -> None:
+    def succeeded(self, account: str, address: str | None) -> None:
         """Forgive what this address and its /48 did to this account, after a right password.
 
         Addresses and account only get this one try back. If all were forgiven, an attacker with an account of his own
@@ -185,11 +187,11 @@ class Throttle:
         """
         self._give_back(account, address, all_of_pair=True)
 
-    def withdrawn(self, account: str, address: str) -> None:
+    def withdrawn(self, account: str, address: str | None) -> None:
         """Take back a try whose password was not checked after all."""
         self._give_back(account, address, all_of_pair=False)
 
-    def _give_back(self, account: str, address: str, *, all_of_pair: bool) -> None:
+    def _give_back(self, account: str, address: str | None, *, all_of_pair: bool) -> None:
         with self._lock:
             now = self._clock()
             for table, key in self._counts(account, address):
@@ -199,9 +201,12 @@ class Throttle:
                     # The wait of the account may be one begun by others, before this address was let through.
                     table.give_back(key, now, end_wait=table is not self._accounts)
 
-    def _counts(self, account: str, address: str) -> list[tuple[_Table, bytes]]:
+    def _counts(self, account: str, address: str | None) -> list[tuple[_Table, bytes]]:
         """Where a try is counted. The keys are short, whatever was typed."""
-        name, networks = hashed(account), _networks(address)
+        name = hashed(account)
+        if address is None:
+            return [(self._accounts, name)]
+        networks = _networks(address)
         return [
             (self._pairs, name + networks[0]),
             (self._site_pairs, name + networks[-1]),
@@ -219,7 +224,7 @@ def _networks(address: str) -> tuple[bytes, ...]:
     """What counts as one address, the smallest first: all of IPv4; the first 64, 56 and 48 bits of IPv6."""
     try:
         ip = ipaddress.ip_address(address)
-    except ValueError:  # a socket file has none
+    except ValueError:
         return (hashed(address),)
     if isinstance(ip, ipaddress.IPv6Address) and not ip.ipv4_mapped:
         return ip.packed[:8], ip.packed[:7], ip.packed[:6]

@@ -16,4 +16,5 @@ class Tour:
     @cherrypy.tools.allow(methods=["GET"])
     def index(self) -> bytes:
         """Show the tour."""
-        return site.render("tour.html", {"lessons": [asdict(lesson) for lesson in site.lessons()]})
+        lessons = [{**asdict(lesson), "path": site.url(lesson.path)} for lesson in site.lessons()]
+        return site.render("tour.html", {"lessons": lessons})

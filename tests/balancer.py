@@ -1,7 +1,8 @@
-"""HAProxy with the configuration in deploy/, and visitors who come through it by https."""
+"""HAProxy and nginx with the configurations in deploy/, and visitors who come through them by https."""
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import datetime
 import http.client
@@ -14,6 +15,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
@@ -37,6 +39,32 @@ _CHANGES = {
     "server two 127.0.0.1:5001": "server two 127.0.0.1:{two}",
     "    log /dev/log local0\n": "    stats socket {folder}/control\n",
 }
+# The same for nginx, in whose own file the other stands.
+_CHANGES_OF_NGINX = {
+    "server 127.0.0.1:5000 max_fails=1 fail_timeout=2s;": "server {at};",
+    "    server 127.0.0.1:5001 max_fails=1 fail_timeout=2s;\n": "",
+    "listen 80;": "listen 127.0.0.1:{http};",
+    "listen 443 ssl;": "listen 127.0.0.1:{https} ssl http2;",
+    "/etc/ssl/site.pem;": "{folder}/site.pem;",
+    "/etc/ssl/site.key;": "{folder}/site.pem;",
+    "location / {{": "location {path} {{",
+    "proxy_pass http://site;": "proxy_pass http://site{passed};",
+}
+_NGINX = """
+pid {folder}/pid;
+error_log stderr;
+daemon off;
+events {{}}
+http {{
+    access_log off;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    include {folder}/site.conf;
+}}
+"""
 
 
 def wait_until(happened: Callable[[], Any], what: str) -> None:
@@ -64,19 +92,10 @@ class Balancer:
             assert text.count(old) == 1, f"deploy/haproxy.cfg has changed: {old!r}"
             text = text.replace(old, new.format(folder=self.folder, **ports))
         (self.folder / "haproxy.cfg").write_text(text)
-        certificate = _certificate()
-        (self.folder / "site.pem").write_bytes(certificate)
-        self.tls = ssl.create_default_context(cadata=certificate[certificate.index(b"-----BEGIN CERT") :].decode())
+        self.tls = _write_certificate(self.folder)
 
     def __enter__(self) -> Balancer:
-        program = shutil.which("haproxy", path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-        if program is None:
-            raise ServiceError("haproxy is missing. Install it with: sudo apt-get install haproxy")
-        command = [program, "-db", "-f", str(self.folder / "haproxy.cfg")]
-        with (self.folder / "log").open("wb") as log:
-            self._process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", **account()
-            )
+        self._process = _started(self.folder, "haproxy", "-db", "-f", str(self.folder / "haproxy.cfg"))
         try:
             wait_until(lambda: self._process.poll() is not None or (self.folder / "control").exists(), "haproxy starts")
             wait_until(lambda: self.up() == {"one", "two"}, "haproxy finds both processes")
@@ -108,6 +127,70 @@ class Balancer:
             control.sendall(b"show stat\n")
             text = b"".join(iter(lambda: control.recv(65536), b"")).decode()
         return list(csv.DictReader(text.removeprefix("# ").splitlines()))
+
+
+class Nginx:
+    """A context manager: it runs in the block, in front of one site.
+
+    Args:
+        at: where the site is, host:port or unix:/path.
+        path: below which visitors find the site.
+        passed: what the site is told in the place of that; empty for the path as it is.
+
+    Raises:
+        ServiceError: it is not installed, or did not start.
+    """
+
+    def __init__(self, at: str, path: str = "/", passed: str = "") -> None:
+        self.port = free_port()
+        self.folder = folder()
+        text = (ROOT / "deploy" / "nginx.conf").read_text()
+        values = {"at": at, "http": free_port(), "https": self.port, "folder": self.folder, "path": path}
+        for old, new in _CHANGES_OF_NGINX.items():
+            old = old.replace("{{", "{")
+            assert text.count(old) == 1, f"deploy/nginx.conf has changed: {old!r}"
+            text = text.replace(old, new.format(**values, passed=passed))
+        (self.folder / "site.conf").write_text(text)
+        (self.folder / "nginx.conf").write_text(_NGINX.format(folder=self.folder))
+        self.tls = _write_certificate(self.folder)
+
+    def __enter__(self) -> Nginx:
+        self._process = _started(self.folder, "nginx", "-e", "stderr", "-c", str(self.folder / "nginx.conf"))
+        try:
+            wait_until(lambda: self._process.poll() is not None or self._listens(), "nginx starts")
+            assert self._process.poll() is None, "it has ended"
+        except AssertionError as error:
+            said = (self.folder / "log").read_text()
+            self.__exit__()
+            raise ServiceError(f"nginx did not start: {error}\n{said}") from error
+        return self
+
+    def _listens(self) -> bool:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
+            return True
+        return False
+
+    def __exit__(self, *error: object) -> None:
+        self._process.terminate()  # and so its workers
+        self._process.wait()
+        shutil.rmtree(self.folder)
+
+
+def _started(folder: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
+    program = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
+    if program is None:
+        raise ServiceError(f"{name} is missing. Install it with: sudo apt-get install {name}")
+    with (folder / "log").open("wb") as log:
+        return subprocess.Popen(
+            [program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", **account()
+        )
+
+
+def _write_certificate(folder: Path) -> ssl.SSLContext:
+    """Write a certificate with its key, and return the context of somebody who believes it."""
+    certificate = _certificate()
+    (folder / "site.pem").write_bytes(certificate)
+    return ssl.create_default_context(cadata=certificate[certificate.index(b"-----BEGIN CERT") :].decode())
 
 
 class Client:

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, BrowserType, Page, Request
 
 __all__ = [
-    "LIGHT", "WHOLE", "MissingError", "NewPage", "chromium", "expect", "keep", "launched", "press", "sign_in", "watch"
+    "LIGHT", "OTHER_HOST", "WHOLE", "MissingError", "NewPage", "arguments", "chromium", "expect", "keep", "launched",
+    "press", "program", "sign_in", "watch",
 ]  # fmt: skip
 
 # Debian's Chromium built without windows: its processes start, and show a page, in half the time or less. It keeps no
 # page for the back button to show, as the whole one does.
 LIGHT = "/usr/bin/chromium-headless-shell"
 WHOLE = "/usr/bin/chromium"
+
+OTHER_HOST = "site.test"  # leads here as well, and is no name of this machine: browsers trust such a one by https alone
 
 NewPage = Callable[..., "Page"]  # called with options of Playwright's new_context
 
@@ -48,17 +51,20 @@ def chromium() -> Iterator[Browser]:
 @contextmanager
 def launched(kind: BrowserType, path: str) -> Iterator[Browser]:
     """Start this browser, unless CHROMIUM names another, and end it afterwards. Raises MissingError."""
-    args = ["--disable-background-networking"]
-    if os.geteuid() == 0:
-        args.append("--no-sandbox")  # root has no sandbox to go into
     # Playwright switches the cache off that a browser's back button shows pages from; visitors have it.
     browser = kind.launch(
-        executable_path=program(path), args=args, ignore_default_args=["--disable-back-forward-cache"]
+        executable_path=program(path), args=arguments(), ignore_default_args=["--disable-back-forward-cache"]
     )
     try:
         yield browser
     finally:
         browser.close()
+
+
+def arguments() -> list[str]:
+    """Return the options with which a browser of the tests is started."""
+    options = ["--disable-background-networking", f"--host-resolver-rules=MAP {OTHER_HOST} 127.0.0.1"]
+    return [*options, "--no-sandbox"] if os.geteuid() == 0 else options  # root has no sandbox to go into
 
 
 def program(path: str) -> str:

@@ -30,7 +30,7 @@ STOP_SECONDS = 15
 # What would reach the site from the shell of whoever runs the tests.
 CLEANED = (
     "PROFILE", "HOST", "PORT", "STORAGE_PATH", "DEMO_PASSWORD", "DATABASE_URL", "MEMCACHED_SERVERS", "SESSION_SECRET",
-    "ACCOUNTS_PATH", "LISTEN_PID", "PYTHONPATH",
+    "ACCOUNTS_PATH", "LISTEN_PID", "PYTHONPATH", "SCRIPT_NAME",
 )  # fmt: skip
 
 

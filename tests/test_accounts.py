@@ -19,6 +19,7 @@ import argon2
 import pytest
 
 import sessions
+from development import demo_account
 from pages import changes, hashes
 from pages.accounts import Accounts, Proof
 from settings import ROOT, StartError
@@ -26,6 +27,7 @@ from tests.hashing import CHEAP, DEARER, DEAREST, computed, line
 from tests.wsgi import logged
 
 FIRST, SECOND = "three blind mice run", "a staple and a battery"
+HASH = line(FIRST)
 NO_ANSWER = "The accounts do not answer. Please try again in a moment."
 
 Open = Callable[..., Accounts]
@@ -79,9 +81,67 @@ def unavailable(call: Callable[..., object], *args: object) -> str:
 
 def test_one_password_is_right_and_no_other(accounts: Accounts) -> None:
     assert accounts.verify("ada", FIRST)
-    wrong = [("ada", SECOND), ("ada", ""), ("ada", FIRST + " "), ("Ada", FIRST), ("", ""), ("eve", FIRST)]
+    wrong = [("ada", SECOND), ("ada", ""), ("ada", FIRST + " "), ("ada", FIRST.upper()), ("", ""), ("eve", FIRST)]
     assert [accounts.verify(*given) for given in wrong] == [None] * len(wrong)
-    assert "ada" in accounts and "Ada" not in accounts
+
+
+# How a name is typed: by a phone that adds a space or a capital, by a keyboard that sends accents apart, pasted from a
+# document with what cannot be seen in it.
+SAME_NAMES = [
+    ("ada", ["ada ", " ada", "Ada", "ADA", "ada\u00a0", "\u2003ada\t", "ada\n", "\u200bada", "a\u00adda\u2060",
+             "\ufeffada", "\u200eada\u200f", "\uff41\uff44\uff41", "ad\u1d43"]),
+    ("José Müller", ["jose\u0301 mu\u0308ller", "JOSE\u0301 MU\u0308LLER", "josé\u00a0müller", " JOSÉ\u3000MÜLLER "]),
+    ("Jose\u0301", ["josé", "JOSÉ "]),
+    ("Strauß", ["strauss", "STRAUSS", "STRAUẞ"]),
+    ("STRAUSS", ["strauß"]),
+    ("İnci", ["i\u0307nci", "I\u0307NCI", "İNCI"]),
+    ("ılgın", ["ılgın "]),
+    ("ΣΊΣΥΦΟΣ", ["σίσυφος", "σι\u0301συφοσ"]),
+    ("\u1fb7", ["\u1fbc\u0342", "\u0391\u0342\u0399"]),  # alpha with two marks, and its capitals
+    ("\u212bsa", ["\u00e5sa", "A\u030asa"]),  # angstrom
+    ("한글", ["\u1112\u1161\u11ab\u1100\u1173\u11af"]),
+]  # fmt: skip
+OTHER_NAMES = [("ada", ["a da", "ädä", "ada.", "\u0430da", "ada\u0301"]), ("josé", ["jose"]),
+               ("inci", ["İnci", "ınci"]), ("ılgın", ["ILGIN", "ilgin"])]  # fmt: skip
+SAME_ACCOUNTS = [(name, typed[0]) for name, typed in SAME_NAMES if typed[0].isprintable() and " " not in typed[0]]
+
+
+@pytest.mark.parametrize(("name", "typed"), SAME_NAMES)
+def test_a_name_is_the_accounts_however_it_was_typed_and_stays_as_it_is_registered(
+    open_accounts: Open, name: str, typed: list[str]
+) -> None:
+    accounts = open_accounts({name: line(FIRST)})
+    for written in (name, *typed):
+        proof = accounts.verify(written, FIRST)
+        assert proof and proof.user == name, ascii(written)
+        assert accounts.registered(written) == name
+    assert not accounts.verify(typed[0], SECOND)
+
+
+@pytest.mark.parametrize(("name", "typed"), OTHER_NAMES)
+def test_another_name_is_not_the_accounts(open_accounts: Open, name: str, typed: list[str]) -> None:
+    """Accents and letters of other alphabets count. So does the dot of the Turkish i, which only Turkish capitals keep
+    apart from the other one."""
+    accounts = open_accounts({name: line(FIRST)})
+    assert [accounts.verify(written, FIRST) for written in typed] == [None] * len(typed)
+
+
+@pytest.mark.parametrize(("one", "other"), SAME_ACCOUNTS)
+def test_two_accounts_of_one_name_stop_the_start(path: Path, one: str, other: str) -> None:
+    with pytest.raises(StartError) as refused:
+        Accounts({one: HASH, "eve": HASH, other: HASH}, path)
+    told = str(refused.value)
+    assert repr(one) in told and repr(other) in told and "rename one" in told and "\n" not in told
+
+
+def test_there_is_no_demo_account_beside_one_of_its_name_in_capitals() -> None:
+    assert demo_account({"Ada": HASH}, {"DEMO_PASSWORD": FIRST}) == ({}, None, "")
+
+
+def test_a_name_of_any_length_is_looked_up_at_once(accounts: Accounts) -> None:
+    """To sort the accents of a letter takes a time that grows with the square of their number."""
+    for name in ("\u0301\u0323" * 250_000, " " * 10**6 + "ada"):
+        assert accounts.registered(name) is None
 
 
 def test_unknown_name_wrong_password_and_right_one_cost_the_same_one_computation(accounts: Accounts) -> None:
@@ -144,9 +204,6 @@ def test_1024_characters_are_read_to_the_last_one(accounts: Accounts) -> None:
         change(accounts, long, long + ".")
 
 
-HASH = line(FIRST)
-
-
 @pytest.mark.parametrize(
     "value",
     [
@@ -171,8 +228,9 @@ def test_what_cannot_be_the_name_of_an_account_stops_the_start(path: Path, name:
 
 
 def test_an_account_is_configured_or_a_demo_not_both(path: Path) -> None:
-    with pytest.raises(StartError, match="'ada' of .users. is a demo account too"):
-        Accounts({"ada": HASH}, path, {"ada": FIRST})
+    for name in ("ada", "Ada"):
+        with pytest.raises(StartError, match=f"'{name}' of .users. is a demo account too"):
+            Accounts({name: HASH}, path, {"ada": FIRST})
 
 
 # --- hashes that are renewed ------------------------------------------------------------------------------------------

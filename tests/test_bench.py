@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from bench.client import ELAPSED, PROCESSOR, Client, RequestFailed
 from bench.report import Report
 from bench.stage import BACKENDS, SERVERS, SHARED
 from bench.visitors import percentile
+from docs import generate
 from tests.site import ROOT, environment
 
 TITLES = [
@@ -27,9 +29,15 @@ TITLES = [
 
 
 @pytest.fixture(scope="module")
-def printed() -> str:
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where that run keeps its figures."""
+    return tmp_path_factory.mktemp("bench") / "figures.json"
+
+
+@pytest.fixture(scope="module")
+def printed(figures: Path) -> str:
     """What a run of all sections prints, with sizes that tell nothing."""
-    command = [sys.executable, "-m", "bench", "--size", "tiny"]
+    command = [sys.executable, "-m", "bench", "--size", "tiny", "--figures", str(figures)]
     ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, timeout=240)
     assert (ended.returncode, ended.stderr) == (0, "")
     return ended.stdout
@@ -96,6 +104,21 @@ def test_the_whole_page_is_measured_with_one_process_and_with_two(printed: str) 
     assert one > 0 and two > 0
 
 
+def test_the_documents_take_the_figures_of_the_last_run(
+    printed: str, figures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generate, "FIGURES", figures)
+    texts = {part: generate.figures(part) for part in bench.SECTIONS if part != "peers"}
+    assert re.findall(r"^\*\*(.*)\.\*\* ", "\n".join(texts.values()), re.MULTILINE) == TITLES
+    assert all(printed.partition(",")[0] in text for text in texts.values()), "the date is that of the run"
+    (cells,) = re.findall(r"^\| ram \| (.*) \| .* \| .* \|$", texts["cost"], re.MULTILINE)
+    assert row(section(printed, "Cost of a session"), "ram")[0] == float(cells)
+    (row_of_file,) = (line for line in generate.backends().splitlines() if "`file`" in line)
+    assert row_of_file.endswith(f" {row(section(printed, 'Cost of a session'), 'file')[0]:.0f} µs |")
+    targets = sum(len(re.findall(r" \| (?:met|missed) \|$", text, re.MULTILINE)) for text in texts.values())
+    assert targets == len(re.findall("^  (?:met   |MISSED)  ", printed, re.MULTILINE))
+
+
 def test_the_end_counts_the_targets_that_were_printed(printed: str) -> None:
     met, missed = (len(re.findall(rf"^  {word} ", printed, re.MULTILINE)) for word in ("met   ", "MISSED"))
     assert f"\n{met} targets met, {missed} missed" in printed
@@ -138,6 +161,7 @@ def test_a_cost_is_the_median_of_differences_and_not_the_difference_of_medians()
 
 def test_a_target_is_met_at_its_limit_and_missed_beyond(capsys: pytest.CaptureFixture[str]) -> None:
     report = Report()
+    report.section("Cost", "How it was measured.")
     report.target("cost", 0.8, 0.8)
     report.target("cost", 0.81, 0.8)
     report.target("rate", 90, 90, " %", at_least=True)

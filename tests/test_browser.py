@@ -196,6 +196,16 @@ def test_the_back_button_after_signing_out_shows_nothing_private(keeping_page: P
     expect(page.get_by_text("You are signed in")).to_have_count(0)
 
 
+def test_a_form_can_be_sent_again_after_the_back_button(keeping_page: Page) -> None:
+    page = keeping_page
+    for last in ("Hopper", "Murray"):
+        page.goto("/name") if last == "Hopper" else page.go_back(wait_until="commit")
+        page.get_by_label("First name").fill("Grace")
+        page.get_by_label("Last name").fill(last)
+        press(page, "Keep my name")
+        expect(page.get_by_role("heading", level=1)).to_have_text(f"Hello, Grace {last}")
+
+
 def test_two_visitors_do_not_share_a_session(new_page: NewPage) -> None:
     ada, other = new_page(), new_page()
     ada.goto("/login?next=/counter")

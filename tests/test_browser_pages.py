@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 # What no link leads to: each kind of error page, and what a form shows when something is missing.
 UNLINKED = ["/nothing", "/logout", "/cookie/set?name=a+b", "/name?first=Ada", "/hello", "/account", "/account/password",
-            "/account/sessions", "/login?next=/"]  # fmt: skip
+            "/account/sessions", "/login?next=/", "/login?cookie=due", "/cookie/set?name=__Host-tea"]  # fmt: skip
 MOST = 150_000  # bytes of a page with all that it loads
 PHONE = {"width": 360, "height": 640}
 NAME_10_000 = "/name?first=" + "W" * 10_000 + "&last=" + "%F0%9F%9A%80" * 1_000

@@ -6,7 +6,7 @@ import re
 from typing import TYPE_CHECKING
 
 from tests.chromium import NewPage, expect, press
-from tests.conftest import every_profile
+from tests.conftest import every_profile, opening
 from tests.site import Site
 from tests.test_browser_access import ALL, COLOURS, violations
 from tests.witness import JSON
@@ -65,6 +65,14 @@ def test_without_scripts_the_site_sends_the_requests_and_shows_the_same(new_page
     expect(page.get_by_role("heading", name="One block: every request was counted")).to_be_visible()
     expect(page.get_by_text("the site sent them to itself")).to_be_visible()
     assert sorted(row[2] for row in numbers(page)) == ["1", "2", "3"]
+
+
+def test_below_a_path_of_a_proxy_the_browser_runs_it_as_well(browser: Browser) -> None:
+    with Site(env={"SCRIPT_NAME": "/demo"}) as site, opening(browser, site) as new:
+        page = new()
+        page.goto("/demo/lab/race")
+        race(page, "The default", 3, 3)
+        expect(page.get_by_text("Just as you said.")).to_have_count(1)
 
 
 def test_a_race_that_cannot_be_run_says_why(browser: Browser, site: Site) -> None:

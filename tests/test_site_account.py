@@ -135,6 +135,14 @@ def test_what_cannot_be_ended_is_refused_and_nothing_ends(site: Site) -> None:
     assert phone.user() == desk.user() == "ada"
 
 
+def test_a_form_that_ends_a_session_and_is_sent_again_leads_to_the_list(site: Site) -> None:
+    desk, phone = signed_in(site), signed_in(site)
+    form, before = {"end": own(phone)["reference"], "password": PASSWORD}, desk.twin()
+    for witness in (desk, before):
+        assert place(witness.post("/account/sessions", form), site.url) == "/account/sessions"
+    assert before.user() == "ada" and phone.user() is None
+
+
 def test_ones_own_session_is_not_ended_from_the_list(ada: Witness) -> None:
     form = {"end": own(ada)["reference"], "password": PASSWORD}
     assert ada.post("/account/sessions", form).status == 404
@@ -146,7 +154,7 @@ def test_a_hostile_user_agent_is_text(site: Site, header: str) -> None:
     witness = signed_in(site, header)
     page = witness.get("/account/sessions")
     assert page.status == 200 and len(own(witness)["browser"]) <= 128
-    assert Page(page.text).values("script", "src") == ["/static/copy.js", "/static/xray.js"]
+    assert Page(page.text).values("script", "src") == ["/static/copy.js", "/static/once.js", "/static/xray.js"]
     assert "alert(1)" not in page.text and "\x9b" not in page.text
 
 
@@ -242,6 +250,34 @@ def grace(site: Site, password: str = PASSWORD) -> Witness:
     witness = Witness(site.url, address=new_address())
     witness.post("/login", {"username": "grace", "password": password})
     return witness
+
+
+def test_a_password_form_that_is_sent_again_leads_to_where_the_first_one_did(small_site: Site) -> None:
+    for ends_others in ({}, {"end_others": "yes"}):
+        desk = grace(small_site)
+        assert desk.count() == 1
+        before = desk.twin()
+        form = {"current": PASSWORD, "new": NEW, "again": NEW, **ends_others}
+        for witness in (desk, before):
+            assert place(witness.post("/account/password", form), desk.url) == "/account"
+        assert before.user() == "grace" and before.count() == 2
+        assert "Your password was changed." in before.get("/account").text
+        assert "Your password was changed." not in before.get("/account").text
+        assert before.post("/account/password", {"current": NEW, "new": PASSWORD, "again": PASSWORD}).status == 303
+
+
+def test_the_cookie_of_a_session_that_has_moved_opens_nothing_without_the_password(ada: Witness) -> None:
+    before, stranger = ada.twin(), Witness(ada.url, address=ada.address)
+    ada.sign_in(PASSWORD)
+    forms = {"/account/password": {"current": PASSWORD, "new": NEW, "again": NEW},
+             "/account/sessions": {"end": "others", "password": NEW}}  # fmt: skip
+    statuses = []
+    while statuses[-1:] != [429]:
+        for path, form in forms.items():
+            statuses.append(before.post(path, form, **JSON).status)
+            assert stranger.post(path, form, **JSON).status == 401, "without that cookie it is no try"
+        assert len(statuses) < 20, "nothing slowed it down"
+    assert set(statuses) == {401, 429} and before.user() is None and ada.user() == "ada"
 
 
 def test_a_password_is_changed_for_good_and_a_removed_account_is_signed_out(small_site: Site) -> None:

@@ -58,6 +58,7 @@ FIELDS = {
     "GET /name": ["first", "last"],
     "POST /name": ["first", "last"],
     "GET /login": ["username", "password", "next"],
+    "GET /login/": ["next", "cookie"],
     "POST /login": ["username", "password", "next"],
 }
 

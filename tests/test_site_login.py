@@ -8,6 +8,8 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.conftest import PASSWORD
+from tests.site import Site
+from tests.visitor import new_address
 from tests.witness import JSON, Page, Witness, place
 
 FORMS = ["/cookie/delete", "/counter/reset", "/name", "/login", "/logout", "/account/password", "/account/sessions"]
@@ -41,7 +43,7 @@ def test_the_session_gets_a_new_id_at_login_and_at_logout_and_the_old_ones_are_w
 
 
 def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(visitor: Witness) -> None:
-    attempts = [("ada", "wrong"), ("nobody", PASSWORD), ("ada", ""), ("", ""), ("ADA", PASSWORD), ("ada ", PASSWORD)]
+    attempts = [("ada", "wrong"), ("nobody", PASSWORD), ("ada", ""), ("", ""), ("adda", PASSWORD), ("ad a", PASSWORD)]
     for headers in ({}, JSON):
         answers = [visitor.post("/login", {"username": u, "password": p}, **headers) for u, p in attempts]
         # The form keeps the user name as it was typed; nothing else may differ but the times in the X-ray.
@@ -50,6 +52,34 @@ def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(visitor: Witne
         assert {answer.status for answer in answers} == {403} and len(texts) == 1
         assert not any(answer.set_cookie for answer in answers)
     assert PASSWORD not in texts.pop()
+
+
+AS_TYPED = ["ADA", "ada ", " Ada\u00a0", "a\u200bda", "\uff21\uff24\uff21"]
+
+
+@pytest.mark.parametrize("typed", AS_TYPED)
+def test_a_name_typed_in_another_way_signs_in_to_the_account_as_it_is_registered(
+    visitor: Witness, site: Site, typed: str
+) -> None:
+    before = site.output()
+    assert visitor.post("/login", {"username": typed, "password": PASSWORD}).status == 303
+    assert visitor.user() == "ada" and visitor.get("/account", **JSON).json == {"user": "ada"}
+    own = [row for row in visitor.get("/account/sessions", **JSON).json["sessions"] if row["current"]]
+    assert len(own) == 1, "its sessions are listed under that name"
+    assert "sign-in account=ada " in f"{site.output().removeprefix(before)} ".replace("\n", " ")
+
+
+def test_a_name_typed_in_another_way_gives_no_further_tries(visitor: Witness) -> None:
+    answers = [visitor.post("/login", {"username": name, "password": "wrong"}) for name in AS_TYPED]
+    assert {answer.status for answer in answers} == {403}
+    assert visitor.sign_in(PASSWORD).status == 429
+
+
+def test_the_demo_account_is_for_this_machine_alone_however_its_name_is_typed(visitor: Witness) -> None:
+    for typed in ("ada", *AS_TYPED):
+        form = {"username": typed, "password": PASSWORD}
+        visitor.address = new_address()
+        assert visitor.post("/login", form, Host="elsewhere.example").status == 403
 
 
 @pytest.mark.parametrize("target", ["/counter", "/hello", "/cookie/set?name=a&value=b", "/account#x"])
