@@ -2,7 +2,7 @@
 # only a Debian package will do, with apt-get. Both may be run again at any time and then start at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check screenshots bench bench-peers services services-stop clean chromium servers
+.PHONY: help run test check docs screenshots lock bench bench-peers services services-stop clean chromium servers
 
 # Debian's own Python first: every user of the machine may execute it, so root's tests can start the site as nobody.
 PYTHONS := /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11
@@ -29,13 +29,16 @@ $$as sh -c 'policy=/usr/sbin/policy-rc.d; \
 endef
 
 # Shell commands that install a requirements file; an interrupted pip leaves no stamp and is run again.
-pip_install = $(BIN)/python -m pip --disable-pip-version-check install --quiet --requirement $(1)
+pip = -m pip --disable-pip-version-check install --quiet
+pip_install = $(BIN)/python $(pip) --require-hashes --requirement $(1)
 
 help:
 	@echo 'make run          serve http://127.0.0.1:8080 (HOST=, PORT=, PROFILE=)'
 	@echo 'make test         run every test              (ARGS="tests/test_rules.py -k counter")'
 	@echo 'make check        lint and check types'
-	@echo 'make screenshots  take the pictures of the README from the running site'
+	@echo 'make docs         put the tables and figures into the documents'
+	@echo 'make screenshots  take the pictures of the documents from the running site'
+	@echo 'make lock         write the requirements files anew from pyproject.toml'
 	@echo 'make bench        measure what a session costs; minutes   (ARGS="cost pages", or --size full)'
 	@echo 'make bench-peers  the same beside Flask-Session and Django'
 	@echo 'make services     start Memcached and PostgreSQL for development; make services-stop ends them'
@@ -50,6 +53,16 @@ test: .venv/test.stamp chromium servers
 check: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: .venv/run.stamp
+	@exec $(BIN)/python -m docs.generate
+
+# A version that is locked stays: delete its lines, or a whole file, to get a newer one.
+lock: .venv/test.stamp
+	@for group in site dev bench; do \
+		$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --group $$group \
+			--custom-compile-command 'make lock' pyproject.toml \
+			--output-file requirements$$(test $$group = site || echo -$$group).txt || exit; done
 
 screenshots: .venv/test.stamp chromium
 	@exec $(BIN)/python -m tests.screenshots
@@ -71,13 +84,14 @@ clean:
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 # A stamp is newer than the requirements that it stands for. A half-made environment has no pip and is made anew.
-.venv/run.stamp: requirements.txt
+.venv/run.stamp: requirements.txt pyproject.toml
 	@python='$(PYTHON)'; \
 	"$${python:-false}" -c '$(RECENT)' 2>/dev/null || $(call stop,Python 3.11 or newer is needed. PYTHON=/path/to/it names one.); \
 	venv=$$("$$python" -c 'import sys; print("python%d.%d-venv" % sys.version_info[:2])'); \
 	"$$python" -c 'import ensurepip, venv' 2>/dev/null || { $(call apt_install,$$venv); }; \
 	$(BIN)/python -m pip --version >/dev/null 2>&1 || "$$python" -m venv --clear .venv
 	$(call pip_install,$<)
+	$(BIN)/python $(pip) --no-deps --no-build-isolation --editable .
 	@touch $@
 
 .venv/test.stamp: requirements-dev.txt .venv/run.stamp
@@ -85,9 +99,9 @@ clean:
 	@touch $@
 
 # What is compared with has an environment of its own, made by the Python of the other one.
-.venv-bench/stamp: requirements-bench.txt requirements.txt .venv/run.stamp
+.venv-bench/stamp: requirements-bench.txt .venv/run.stamp
 	@.venv-bench/bin/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m venv --clear .venv-bench
-	.venv-bench/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	.venv-bench/bin/python $(pip) --require-hashes --requirement $<
 	@touch $@
 
 chromium:
@@ -105,4 +119,5 @@ servers:
 		{ $(call apt_install,postgresql); }
 	@command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || { $(call apt_install,pgbouncer); }
 	@command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || { $(call apt_install,haproxy); }
+	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || { $(call apt_install,nginx); }
 	@command -v wrk >/dev/null || { $(call apt_install,wrk); }

@@ -45,7 +45,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("target", COMMANDS)
 def test_make_runs_a_command_of_the_environment_and_sets_that_up_before(scratch: Path, target: str) -> None:
-    for name in ("Makefile", "requirements.txt", "requirements-dev.txt"):
+    for name in ("Makefile", "pyproject.toml", "requirements.txt", "requirements-dev.txt"):
         shutil.copy(ROOT / name, scratch)
     arguments = {"run": "--port 9000", "test": "-k counter"}
     *before, last = make(scratch, "-n", target, f"ARGS={arguments.get(target, '')}").stdout.splitlines()
@@ -56,7 +56,8 @@ def test_make_runs_a_command_of_the_environment_and_sets_that_up_before(scratch:
 
 def test_make_without_a_recent_python_says_so(scratch: Path) -> None:
     shutil.copy(ROOT / "Makefile", scratch)
-    (scratch / "requirements.txt").touch()
+    for name in ("requirements.txt", "pyproject.toml"):
+        (scratch / name).touch()
     result = make(scratch, "run", "PYTHON=false")
     assert result.returncode == 2 and result.stderr.startswith("Python 3.11 or newer is needed.")
 
@@ -64,6 +65,7 @@ def test_make_without_a_recent_python_says_so(scratch: Path) -> None:
 def test_an_interrupted_set_up_is_taken_up_again(scratch: Path) -> None:
     shutil.copy(ROOT / "Makefile", scratch)
     (scratch / "requirements.txt").write_text("nothing==0\n")
+    (scratch / "pyproject.toml").touch()
     python = scratch / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.write_text('#!/bin/sh\ncase "$*" in *install*) echo installing; exit 1;; esac\n')
