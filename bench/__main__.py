@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from services import ServiceError
 from services.postgresql import program
@@ -13,7 +14,7 @@ from . import calls, contention, cost, growth, pages, peers, trips, watching
 from .client import RequestFailed
 from .report import Report, machine
 from .sizes import SIZES, Sizes
-from .stage import Stage
+from .stage import ROOT, Stage
 
 SECTIONS: dict[str, Callable[[Report, Stage, Sizes], None]] = {
     "cost": cost.run,
@@ -25,6 +26,7 @@ SECTIONS: dict[str, Callable[[Report, Stage, Sizes], None]] = {
     "watching": watching.run,
     "peers": peers.run,
 }
+_FIGURES = ROOT / "docs" / "figures.json"  # what make docs takes
 _USUAL = [name for name in SECTIONS if name != "peers"]  # that one is make bench-peers
 
 
@@ -35,15 +37,20 @@ def main(argv: Sequence[str] | None = None) -> int:
                         help=f"which to run, of {', '.join(SECTIONS)}; without any all but peers")  # fmt: skip
     parser.add_argument("--size", choices=SIZES, default="usual",
                         help="usual: minutes; full: over an hour, with a million visits; tiny: a try")  # fmt: skip
+    parser.add_argument("--figures", type=Path, metavar="FILE",
+                        help="keep the figures here; without, in docs/figures.json, but of a tiny run")  # fmt: skip
     options = parser.parse_args(argv)
+    figures = options.figures or (None if options.size == "tiny" else _FIGURES)
     report = Report()
     try:
         commands = [["memcached", "-V"], [program("postgres"), "-V"], ["wrk", "-v"]]
-        for line in machine(commands):
+        measured_on = machine(commands)
+        for line in measured_on:
             report.line(line)
         with Stage() as stage:
             for name in options.section or _USUAL:
                 SECTIONS[name](report, stage, SIZES[options.size])
+                report.keep(figures, name, measured_on)
     except (ServiceError, FileNotFoundError, RequestFailed, pages.Failed, peers.Missing) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2

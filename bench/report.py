@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import os
 import platform
 import re
@@ -10,6 +11,7 @@ import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 PACKAGES = [
     "CherryPy", "cheroot", "cryptography", "pymemcache", "psycopg", "psycopg-pool", "python-memcached",
@@ -18,15 +20,17 @@ PACKAGES = [
 
 
 class Report:
-    """Prints as it goes; remembers which targets were missed.
+    """Prints as it goes, and remembers it for the documents.
 
     Attributes:
         met, missed: the targets, as they were printed.
+        sections: what was printed since `keep` was called last: titles, explanations, tables and targets.
     """
 
     def __init__(self) -> None:
         self.met: list[str] = []
         self.missed: list[str] = []
+        self.sections: list[dict[str, Any]] = []
 
     def line(self, text: str = "") -> None:
         """Print a line now, also into a pipe."""
@@ -35,11 +39,13 @@ class Report:
     def section(self, title: str, how: str) -> None:
         """Begin a section; `how` says how it was measured, in a sentence or two."""
         self.line(f"\n== {title} ==\n{how}")
+        self.sections.append({"title": title, "how": " ".join(how.split()), "tables": [], "targets": []})
 
     def table(self, headers: Sequence[str], rows: Sequence[Sequence[str | float]]) -> None:
         """Print a table: the first column to the left, the others to the right; a float with one decimal place."""
         cells = [list(headers), *([cell if isinstance(cell, str) else f"{cell:.1f}" for cell in row] for row in rows)]
         widths = [max(len(row[column]) for row in cells) for column in range(len(headers))]
+        self.sections[-1]["tables"].append(cells)
         self.line()
         for number, row in enumerate(cells):
             first, *others = zip(row, widths, strict=True)
@@ -50,10 +56,19 @@ class Report:
     def target(self, what: str, value: float, limit: float, unit: str = "", *, at_least: bool = False) -> None:
         """Print whether a figure is at most, or at least, what is wanted of it."""
         met = value >= limit if at_least else value <= limit
-        bound = "at least" if at_least else "at most"
-        text = f"{what}: {value:.3g}{unit} ({bound} {limit:g}{unit})"
+        figure, bound = f"{value:.3g}{unit}", f"{'at least' if at_least else 'at most'} {limit:g}{unit}"
+        text = f"{what}: {figure} ({bound})"
         (self.met if met else self.missed).append(text)
+        self.sections[-1]["targets"].append([what, figure, bound, "met" if met else "missed"])
         self.line(f"  {'met   ' if met else 'MISSED'}  {text}")
+
+    def keep(self, path: Path | None, part: str, measured_on: Sequence[str]) -> None:
+        """Keep the sections of a part of the benchmark in a file of JSON, in place of those of its last run."""
+        sections, self.sections = self.sections, []
+        if path:
+            figures = json.loads(path.read_text()) if path.exists() else {}
+            figures[part] = {"measured on": list(measured_on), "sections": sections}
+            path.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
 
     def end(self) -> None:
         """Print the sum of it."""

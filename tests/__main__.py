@@ -24,8 +24,8 @@ SECOND = {
     "test_rules.py",
 }  # fmt: skip
 THIRD = {
-    "test_browser_access.py", "test_browser_attributes.py", "test_lessons.py", "test_readme.py", "test_xray.py",
-    *(path.name for path in FOLDER.glob("test_lab_*.py")),
+    "test_browser_access.py", "test_browser_attributes.py", "test_docs.py", "test_lessons.py", "test_starter.py",
+    "test_xray.py", *(path.name for path in FOLDER.glob("test_lab_*.py")),
 }  # fmt: skip
 FOURTH = {
     "test_cluster.py", "test_commands.py", "test_contract.py", "test_gunicorn.py", "test_lifecycle.py",

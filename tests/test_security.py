@@ -1,4 +1,4 @@
-"""SECURITY.md says what is so: its tests exist, nothing of the standard is missing, its lists are those of the code."""
+"""docs/security-asvs.md says what is so: its tests exist, and nothing of the standard is missing."""
 
 from __future__ import annotations
 
@@ -6,23 +6,18 @@ import ast
 import functools
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
+from docs.generate import SOURCES
 from pages import passwords
-from sessions.events import LOGGED
-from sessions.options import Settings
-from sessions.registry import backend
-from settings import ROOT, SITE_CONF, read
-from tests.backends import BACKENDS
+from settings import ROOT
 
-PAGE = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "security-asvs.md").read_text(encoding="utf-8")
 ROW = re.compile(r"^\| (\d+\.\d+\.\d+) \| ([123]) \| ([^|]+) \| ([^|]+) \| ([^|]+) \|$", re.M)
 ROWS = {number: (int(level), proof) for number, level, _, _, proof in ROW.findall(PAGE)}
 TEST = re.compile(r"`(tests/\w+\.py)::(test_\w+)`")
 REASON = re.compile(r"(Stated here|Does not apply|Not met|Operator): .{15,}")
-SOURCES = [*ROOT.glob("*.py"), *(ROOT / "pages").glob("*.py"), *(ROOT / "sessions").rglob("*.py")]
 
 # The requirements of levels 1 and 2 in the six chapters, of OWASP ASVS 5.0.0: section, numbers of level 1, of level 2.
 WANTED = """
@@ -77,43 +72,10 @@ def test_every_requirement_that_the_code_cites_is_there() -> None:
     assert cited and cited <= set(ROWS)
 
 
-def test_the_page_says_what_the_backends_cannot_do_in_their_own_words() -> None:
-    quoted = re.findall(r"^\* (\w+Session .*)$", PAGE, re.M)
-    limitations = [backend(name).store_class.capabilities.limitations for name in BACKENDS]
-    assert sorted(quoted) == sorted(filter(None, limitations))
-
-
-def test_the_limits_of_a_session_are_those_of_the_settings() -> None:
-    options, default = read(SITE_CONF)["/"], Settings.__dataclass_fields__
-    names = ("timeout", "lifetime", "remember_timeout", "remember_lifetime")
-    limits = [options.get(f"tools.sessions.{name}", default[name].default) for name in names]
-    assert re.findall(r"\| (\d+) minutes \| (\d+) minutes \|", PAGE) == [
-        (str(limits[0]), str(limits[1])),
-        (str(limits[2]), str(limits[3])),
-    ]
-
-
 def test_the_words_that_passwords_must_not_be_built_from_are_those_of_the_code() -> None:
     [words] = re.findall(r"the site's own words: ([\w,\s]+)\.", PAGE)
     assert tuple(re.split(r",\s+", words)) == passwords._SITE_WORDS
     assert f"has {passwords.LEAST} to " in PAGE
-
-
-def logged(path: Path) -> Iterator[str]:
-    """Yield the events that a file logs by itself."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        name = getattr(node, "func", None)
-        called = getattr(name, "attr", None) or getattr(name, "id", None)
-        if isinstance(node, ast.Call) and called == "log_event" and path.name != "events.py":
-            event = node.args[0]
-            assert isinstance(event, ast.Constant), f"{path}:{node.lineno}: an event is fixed words"
-            yield str(event.value)
-
-
-def test_every_event_of_the_log_is_listed_and_no_other() -> None:
-    listed = re.findall(r"^\| `([^`]+)` \| [^|]+ \|$", PAGE.partition("## The log")[2].partition("\n## ")[0], re.M)
-    of_files = {event for path in SOURCES for event in logged(path)}
-    assert sorted(listed) == sorted({*of_files, *LOGGED.values(), "step of a session"})
 
 
 # --- what stands in no single place of the code -----------------------------------------------------------------------

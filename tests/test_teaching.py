@@ -1,4 +1,4 @@
-"""TEACHING.md: what it quotes of the site is what the site shows."""
+"""docs/teaching.md: what it quotes of the site is what the site shows."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from tests.site import ROOT, Site
 from tests.transcript import check, in_console
 from tests.visitor import Visitor
 
-TEXT = (ROOT / "TEACHING.md").read_text(encoding="utf-8")
+TEXT = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
 RUNNING = " ".join(TEXT.split())  # without the ends of the lines
 ADDRESS = "127.0.0.1:8080"  # of the site in the text
-PASSWORD = re.findall(r"^    DEMO_PASSWORD=(\w+) make run$", TEXT, re.MULTILINE)[0]
+PASSWORD = re.findall(r"^DEMO_PASSWORD=(\w+) make run$", TEXT, re.MULTILINE)[0]
 
 
 def is_here(path: str) -> bool:
