@@ -49,8 +49,7 @@ from sessions.testing import (
     opened,
     stored,
 )
-
-from .wsgi import Client, Counter, application, logged
+from tests.wsgi import Client, Counter, application, logged
 
 
 @pytest.fixture
@@ -61,6 +60,13 @@ def clock() -> Clock:
 @pytest.fixture
 def store(tmp_path: Path, clock: Clock) -> FileStore:
     return open_store(tmp_path / "sessions", clock)
+
+
+def place_of(store: FileStore, key: str, suffix: str = "") -> Path:
+    """Return the file of a session, for a test that puts something there before a session does."""
+    path = Path(store.path(key) + suffix)
+    path.parent.mkdir(0o700, exist_ok=True)
+    return path
 
 
 def open_store(path: Path, clock: Callable[[], float], **options: Any) -> FileStore:
@@ -203,7 +209,7 @@ def test_what_is_no_session_file_is_no_session_and_no_error(
 ) -> None:
     key, treasure = store.new_key(), tmp_path / "treasure"
     treasure.write_text("not yours")
-    path = Path(store.path(key))
+    path = place_of(store, key)
     if kind.endswith("directory"):
         path.mkdir()
         if kind.startswith("full"):
@@ -248,7 +254,7 @@ def test_a_session_that_cannot_be_read_or_removed_is_released_and_keeps_its_lock
     key = stored(store)
     store.acquire(key, LONG).release()
     if call == "replace":
-        Path(store.path(key)).write_bytes(b"foreign\n")
+        place_of(store, key).write_bytes(b"foreign\n")
     open_files, inode = len(os.listdir("/proc/self/fd")), lock_of(store, key).stat().st_ino
     real = getattr(os, call)
     with monkeypatch.context() as patch:
@@ -679,7 +685,7 @@ def test_no_moment_is_a_bad_one_for_a_cleaner_of_empty_folders(tmp_path: Path, c
             if n % 3:
                 store.delete(key)
             else:
-                Path(store.path(key)).write_bytes(b"foreign\n")
+                place_of(store, key).write_bytes(b"foreign\n")
                 store.acquire(key, LONG).release()
                 Path(store.path(key) + UNREADABLE).unlink()
             store.ping()
@@ -712,7 +718,7 @@ def test_a_cleaner_of_all_that_is_empty_does_no_harm(store: FileStore, clock: Cl
 def test_an_empty_file_that_a_cleaner_removes_while_it_is_quarantined_is_no_session(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = Path(store.path(store.new_key()))
+    path = place_of(store, store.new_key())
     path.touch()
     real = os.replace
     monkeypatch.setattr(os, "replace", lambda *paths: (path.unlink(), real(*paths)))
@@ -731,7 +737,6 @@ def test_the_check_does_what_a_session_does(store: FileStore, clock: Clock) -> N
         store.ping()
     assert session_files(store.root) == before
     in_the_way = Path(store.root, next(name for name in map("{:02x}".format, range(256)) if name != before[0][-64:-62]))
-    in_the_way.rmdir()
     in_the_way.write_bytes(b"")  # no folder: what any session may meet
     with pytest.raises(Unavailable, match=f"Permission denied: '{in_the_way}'"):
         store.ping()
@@ -784,7 +789,7 @@ def test_finished_sessions_leave_nothing_behind(store: FileStore, clock: Clock) 
 def test_old_leftovers_are_removed_and_young_ones_kept(store: FileStore, monkeypatch: pytest.MonkeyPatch) -> None:
     key = store.new_key()
     for suffix in (".new", ".unreadable"):
-        Path(store.path(key) + suffix).write_bytes(b"x")
+        place_of(store, key, suffix).write_bytes(b"x")
 
     def after(seconds: float) -> list[str]:
         later = SimpleNamespace(time=lambda: time.time() + seconds, monotonic=time.monotonic)
@@ -799,7 +804,7 @@ def test_old_leftovers_are_removed_and_young_ones_kept(store: FileStore, monkeyp
 
 
 def test_a_file_that_is_just_being_made_is_left_alone(store: FileStore) -> None:
-    path = Path(store.path(store.new_key()))
+    path = place_of(store, store.new_key())
     path.touch()
     assert store.purge(10) == 0
     assert path.exists()
@@ -809,7 +814,7 @@ def test_a_file_that_makes_no_sense_is_quarantined_by_the_cleaner_with_an_event(
     store: FileStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, events = store.new_key(), list[Event]()
-    Path(store.path(key)).write_bytes(b"foreign\n")
+    place_of(store, key).write_bytes(b"foreign\n")
     monkeypatch.setattr(file, "time", SimpleNamespace(time=lambda: time.time() + 100, monotonic=time.monotonic))
     with hearing(events.append, "quarantined"):
         assert store.purge(10) == 0
@@ -838,7 +843,7 @@ def test_the_cleaner_goes_on_past_a_file_that_it_may_not_read(
 def test_a_record_copied_to_another_key_is_not_that_session(store: FileStore) -> None:
     mine, theirs = store.new_key(), store.new_key()
     store.create(mine, a_record())
-    shutil.copy(store.path(mine), store.path(theirs))
+    shutil.copy(store.path(mine), place_of(store, theirs))
     with pytest.raises(CorruptRecord, match="checksum"):
         store.load(theirs)
 

@@ -272,8 +272,6 @@ class FileStore(Store):
         self._marker = f"{self.root}/{_MARKER}"
         try:
             folder.claim(self.root, _FOLDER, folder.USE_FOLDERS, _MARKER)
-            for place in _FOLDERS:
-                folder.make(f"{self.root}/{place}")
             self._mark()
             if os.name == "posix" and stat.S_IMODE(os.stat(self.root).st_mode) & 0o077:
                 log.warning("storage_path: other users can look into %s; chmod 700 it", self.root)
