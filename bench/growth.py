@@ -96,7 +96,7 @@ def _bytes(store: Store, place: Path, server: Memcached | None) -> float:
     if isinstance(store, PostgresqlStore):
         return int(store.pool.query("SELECT pg_total_relation_size(%s)", table(place)).fetchall()[0][0])
     if any(place.iterdir()):
-        return sum(entry.stat().st_blocks * 512 for entry in place.rglob("*"))
+        return sum(entry.stat().st_blocks * 512 for entry in place.rglob("*") if entry.is_file())
     return _resident()
 
 
@@ -209,4 +209,4 @@ def _blocks() -> int:
 
 
 def _files(place: Path) -> int:
-    return sum(1 for _ in place.rglob("*"))
+    return sum(entry.is_file() for entry in place.rglob("*"))  # folders come with their first file: 256, and no more
