@@ -2,7 +2,7 @@
 # only a Debian package will do, with apt-get. Both may be run again at any time and then start at once.
 
 .DEFAULT_GOAL := help
-.PHONY: help run test check docs screenshots lock bench bench-peers services services-stop clean chromium servers
+.PHONY: help run test check lock services services-stop clean chromium servers
 
 # Debian's own Python first: every user of the machine may execute it, so root's tests can start the site as nobody.
 PYTHONS := /usr/bin/python3 python3 python3.14 python3.13 python3.12 python3.11
@@ -32,15 +32,11 @@ endef
 pip = -m pip --disable-pip-version-check install --quiet
 pip_install = $(BIN)/python $(pip) --require-hashes --requirement $(1)
 
-help:
+help::
 	@echo 'make run          serve http://127.0.0.1:8080 (HOST=, PORT=, PROFILE=)'
-	@echo 'make test         run every test              (ARGS="tests/test_rules.py -k counter")'
+	@echo 'make test         run every test              (ARGS="tests/sessions/test_rules.py -k counter")'
 	@echo 'make check        lint and check types'
-	@echo 'make docs         put the tables and figures into the documents'
-	@echo 'make screenshots  take the pictures of the documents from the running site'
 	@echo 'make lock         write the requirements files anew from pyproject.toml'
-	@echo 'make bench        measure what a session costs; minutes   (ARGS="cost pages", or --size full)'
-	@echo 'make bench-peers  the same beside Flask-Session and Django'
 	@echo 'make services     start Memcached and PostgreSQL for development; make services-stop ends them'
 	@echo 'make clean        remove what these commands made; sessions in var/ stay'
 
@@ -48,30 +44,18 @@ run: .venv/run.stamp
 	@exec $(BIN)/python app.py $(ARGS)
 
 test: .venv/test.stamp chromium servers
-	@exec $(BIN)/python -m $(if $(ARGS),pytest $(ARGS),tests)
+	@$(BIN)/python -m compileall -qq -x '/[.]' . && exec $(BIN)/python -m pytest $(or $(ARGS),-q -n 4 --dist loadfile)
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-docs: .venv/run.stamp
-	@exec $(BIN)/python -m docs.generate
-
 # A version that is locked stays: delete its lines, or a whole file, to get a newer one.
 lock: .venv/test.stamp
-	@for group in site dev bench; do \
+	@for group in site dev $(notdir $(wildcard bench)); do \
 		$(BIN)/uv pip compile --quiet --universal --generate-hashes --all-extras --group $$group \
 			--custom-compile-command 'make lock' pyproject.toml \
 			--output-file requirements$$(test $$group = site || echo -$$group).txt || exit; done
-
-screenshots: .venv/test.stamp chromium
-	@exec $(BIN)/python -m tests.screenshots
-
-bench: .venv-bench/stamp servers
-	@exec .venv-bench/bin/python -m bench $(ARGS)
-
-bench-peers: .venv-bench/stamp servers
-	@exec .venv-bench/bin/python -m bench peers $(ARGS)
 
 services: .venv/run.stamp servers
 	@exec $(BIN)/python -m services start
@@ -98,12 +82,6 @@ clean:
 	$(call pip_install,$<)
 	@touch $@
 
-# What is compared with has an environment of its own, made by the Python of the other one.
-.venv-bench/stamp: requirements-bench.txt .venv/run.stamp
-	@.venv-bench/bin/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m venv --clear .venv-bench
-	.venv-bench/bin/python $(pip) --require-hashes --requirement $<
-	@touch $@
-
 chromium:
 	@missing=; for browser in $${CHROMIUM:-/usr/bin/chromium /usr/bin/chromium-headless-shell}; do \
 		command -v "$$browser" >/dev/null || missing=yes; done; \
@@ -121,3 +99,5 @@ servers:
 	@command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || { $(call apt_install,haproxy); }
 	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || { $(call apt_install,nginx); }
 	@command -v wrk >/dev/null || { $(call apt_install,wrk); }
+
+-include docs/targets.mk bench/targets.mk

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from settings import SITE_CONF, find_profiles, read
+from web.settings import SITE_CONF, find_profiles, read
 
 from .report import Report
 from .sizes import Sizes

@@ -13,8 +13,8 @@ import time
 import cherrypy
 
 import sessions
-from server import listen, serve
 from sessions.registry import Cleaner
+from web.server import listen, serve
 
 from . import apps, filling
 

@@ -23,7 +23,7 @@ if "gevent" in " ".join([worker_class, os.environ.get("GUNICORN_CMD_ARGS", ""), 
 import cherrypy  # noqa: E402
 
 import sessions  # noqa: E402
-from server import show_what_matters  # noqa: E402
+from web.server import show_what_matters  # noqa: E402
 
 cherrypy.log.screen = False  # no line for each request, which would have its whole address
 show_what_matters()

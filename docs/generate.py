@@ -23,18 +23,18 @@ from unittest.mock import patch
 
 import app
 import sessions
-from production import CHECKS, SITE_CHECKS
 from sessions import events
 from sessions.options import Settings, parse, store_options
 from sessions.registry import BACKENDS, backend
 from sessions.tool import SessionTool
-from settings import ABOUT, ENVIRONMENT, ROOT, SITE_CONF, find_profiles, read
+from web.production import CHECKS, SITE_CHECKS
+from web.settings import ABOUT, ENVIRONMENT, ROOT, SITE_CONF, find_profiles, read
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 FIGURES = ROOT / "docs" / "figures.json"
 _WSGI = re.compile("HTTP_|PATH_|QUERY_|REMOTE_|REQUEST_|SCRIPT_|SERVER_")  # what a request has in its `environ`
 MARKED = re.compile(r"(<!-- made by make docs: ([^\n]+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_NOT_THE_SITE = {"bench", "deploy", "docs", "examples", "lab", "services", "tests"}
+_NOT_THE_SITE = {"bench", "deploy", "docs", "examples", "lab", "lessons", "services", "tests"}
 SOURCES = [
     path for path in sorted(ROOT.rglob("*.py"))
     if not path.relative_to(ROOT).parts[0].startswith((".", *_NOT_THE_SITE))

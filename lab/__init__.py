@@ -1,7 +1,7 @@
 """The laboratory: experiments with sessions, done for real by a site that runs on this machine.
 
 Each experiment is a file or two here, with one template, and can be deleted alone, with its line in `Laboratory`. To
-delete the whole laboratory, delete this folder and the line `development.pages` of site.conf.
+delete the whole laboratory, delete this folder and the line `mount.lab` of site.conf.
 
 It is not for the public: an experiment takes threads, starts processes, stops servers. So it exists only on a site in
 development (see app.py) and answers nobody but this machine's users.
@@ -10,7 +10,6 @@ development (see app.py) and answers nobody but this machine's users.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,23 @@ from lab.logout_race import LogoutRace
 from lab.outage import Outage
 from lab.race import Race
 from lab.restart import Restart
-from pages import origin, site
+from web import csrf, rendering
+from web.wiring import Site
 
 FOLDER = Path(__file__).resolve().parent
 
 
+def mount(root: Any, site: Site) -> None:
+    """Add the laboratory to the page tree of a site in development."""
+    if site.profiles:
+        root.lab = Laboratory(site.profiles)
+    else:
+        site.off.append("/lab")
+
+
 def own_machine_only() -> None:
     """Refuse, with 403, whoever is not on this machine, and whoever calls it by a name that others may have made."""
-    if not origin.from_this_machine():
+    if not csrf.from_this_machine():
         raise cherrypy.HTTPError(403, "The laboratory is for this machine only. Open it as 127.0.0.1 or localhost.")
 
 
@@ -56,11 +64,11 @@ class Laboratory:
         profiles: the session options of each profile, by its name, without `tools.sessions.`, as they would be here.
     """
 
-    lesson = site.Lesson("/lab", "Lab", "Experiments: races, clocks, thieves, and a server that stops.")
-    _cp_config = {**site.NO_SLASH, "hooks.before_request_body.lab": own_machine_only}
+    lesson = rendering.Lesson("/lab", "Lab", "Experiments: races, clocks, thieves, and a server that stops.", 70)
+    _cp_config = {**rendering.NO_SLASH, "hooks.before_request_body.lab": own_machine_only}
 
     def __init__(self, profiles: Mapping[str, Mapping[str, Any]]) -> None:
-        site.templates_from(FOLDER / "templates")
+        rendering.templates_from(FOLDER / "templates")
         self.static = Static()
         # One line for each experiment:
         self.fixation = Fixation()
@@ -71,7 +79,7 @@ class Laboratory:
         self.outage = Outage()
 
     @property
-    def experiments(self) -> list[site.Lesson]:
+    def experiments(self) -> list[rendering.Lesson]:
         """The experiments, in the order in which they are mounted."""
         return [page.experiment for page in vars(self).values() if hasattr(page, "experiment")]
 
@@ -79,5 +87,7 @@ class Laboratory:
     @cherrypy.tools.allow(methods=["GET"])
     def index(self) -> bytes:
         """List the experiments."""
-        experiments = [{**asdict(one), "path": site.url(one.path)} for one in self.experiments]
-        return site.render("lab.html", {"experiments": experiments}, lesson=self.lesson, entries=self.experiments)
+        experiments = [
+            {"path": rendering.url(one.path), "title": one.title, "about": one.about} for one in self.experiments
+        ]
+        return rendering.render("lab.html", {"experiments": experiments}, lesson=self.lesson, entries=self.experiments)

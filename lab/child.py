@@ -8,6 +8,7 @@ were left behind. The options are those of app.py.
 from __future__ import annotations
 
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -42,19 +43,18 @@ class Watch(threading.Thread):
         os._exit(1)
 
 
-def main(seconds: str, folder: str, *options: str) -> int:
-    """Serve the site and return the exit status of app.py. The folder of an experiment whose site was killed goes."""
+def main(seconds: str, folder: str, *options: str) -> None:
+    """Run app.py to its end, as python app.py would. The folder of an experiment whose site was killed goes."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # until the engine has a handler of its own
     watch = Watch(float(seconds))
     watch.start()
     try:
-        import app  # here, for it takes the longest
-
-        return app.main(options)
+        sys.argv[:] = ["app.py", *options]
+        runpy.run_module("app", run_name="__main__")
     finally:
         if watch.orphaned:
             shutil.rmtree(folder, ignore_errors=True)
 
 
 if __name__ == "__main__":
-    sys.exit(main(*sys.argv[1:]))
+    main(*sys.argv[1:])

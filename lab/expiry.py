@@ -12,7 +12,7 @@ import cherrypy
 
 from lab.expiry_game import CLOCKS, HEADER, LIFETIME, LIMITS, NAME, PATH, Game, away, length
 from lab.games import Games
-from pages import site, times
+from web import rendering, times
 
 STEPS = {"minute": 60.0, "tenth": LIMITS.timeout * 6, "timeout": LIMITS.timeout * 60, "lifetime": LIFETIME}  # seconds
 ACTS = ("begin", "use", "busy", "close", "replay")
@@ -31,7 +31,7 @@ class Page:
     """A page of one of the browsers. It answers JSON, whatever is asked for."""
 
     def __init__(self, persistent: bool) -> None:
-        self._cp_config = {**site.NO_SLASH, "tools.sessions.persistent": persistent}
+        self._cp_config = {**rendering.NO_SLASH, "tools.sessions.persistent": persistent}
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET", "POST"])
@@ -39,7 +39,7 @@ class Page:
         """POST begins a session. GET uses it, and changes nothing in it."""
         if cherrypy.request.method == "POST":
             cherrypy.session["begun"] = times.iso(clock())
-        return site.as_json({"begun": cherrypy.session.get("begun")})
+        return rendering.as_json({"begun": cherrypy.session.get("begun")})
 
 
 class Pages:
@@ -60,9 +60,9 @@ class Pages:
 class Expiry:
     """GET /lab/expiry shows a game; POST /lab/expiry/move moves a clock, POST /lab/expiry/act lets the browsers act."""
 
-    experiment = site.Lesson(PATH, "Expiry", "Two clocks that can be moved: when a session ends, and who notices.")
+    experiment = rendering.Lesson(PATH, "Expiry", "Two clocks that can be moved: when a session ends, and who notices.")
     _cp_config = {
-        **site.NO_SLASH,
+        **rendering.NO_SLASH,
         "tools.sessions.name": NAME,
         "tools.sessions.path": "/",
         "tools.sessions.domain": None,
@@ -81,13 +81,13 @@ class Expiry:
     @cherrypy.tools.allow(methods=["GET"])
     def index(self, run: object = "") -> bytes:
         """Show what is found. HTTPError 404 for a game that is not kept any more."""
-        site.no_store()
-        run = site.text_field("run", run)
+        rendering.no_store()
+        run = rendering.text_field("run", run)
         game = self.games.find(run) if run else None
         data = {"run": run, "limits": {"timeout": LIMITS.timeout, "lifetime": LIMITS.lifetime}}
         data |= game.state() if game else {}
         label = game.labels if game else None
-        return site.render(
+        return rendering.render(
             "expiry.html", data, experiment=self.experiment, label=label, away=away, length=length, iso=times.iso
         )
 
@@ -95,19 +95,23 @@ class Expiry:
     @cherrypy.tools.allow(methods=["POST"])
     def move(self, run: object = "", clock: object = "", by: object = "") -> None:
         """Move a clock. HTTPError 400 unless it is one of CLOCKS, by one of STEPS, and no more than a day in all."""
-        run, clock, by = site.text_field("run", run), site.text_field("clock", clock), site.text_field("by", by)
+        run, clock, by = (
+            rendering.text_field("run", run),
+            rendering.text_field("clock", clock),
+            rendering.text_field("by", by),
+        )
         if clock not in CLOCKS or by not in STEPS:
             what = f"clock= as one of {', '.join(CLOCKS)}, and by= as one of {', '.join(STEPS)}"
             raise cherrypy.HTTPError(400, f"Send {what}.")
         with self.games.turn():
             self.games.find(run).move(CLOCKS[clock], STEPS[by])
-        site.redirect(f"{PATH}?run={run}#found")
+        rendering.redirect(f"{PATH}?run={run}#found")
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])
     def act(self, run: object = "", what: object = "begin") -> None:
         """Do one of ACTS; `begin` without a game makes one. HTTPError 400 for anything else."""
-        run, what = site.text_field("run", run), site.text_field("what", what)
+        run, what = rendering.text_field("run", run), rendering.text_field("what", what)
         if what not in ACTS:
             raise cherrypy.HTTPError(400, f"Send what= as one of {', '.join(ACTS)}.")
         with self.games.turn():
@@ -115,4 +119,4 @@ class Expiry:
             if not run:
                 game.id = run = self.games.add(game)
             getattr(game, what)()
-        site.redirect(f"{PATH}?run={run}#found")
+        rendering.redirect(f"{PATH}?run={run}#found")

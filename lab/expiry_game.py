@@ -14,8 +14,8 @@ import cherrypy
 import sessions
 from lab.games import Labels, answered, exchange, here
 from lab.visitor import Answer, Kept, Visitor
-from pages import times
 from sessions.record import Limits
+from web import times
 
 NAME = "lab_expiry"
 PATH = "/lab/expiry"

@@ -15,7 +15,7 @@ import cherrypy
 import sessions
 from lab.games import Games, Labels, answered, exchange, here, jar
 from lab.visitor import Answer, Kept, Visitor
-from pages import site
+from web import rendering
 
 NAME = "lab_fixation"
 PATH = "/lab/fixation"
@@ -52,7 +52,7 @@ class Pages:
     @cherrypy.tools.allow(methods=["POST"])
     def note(self, text: object = "", **ignored: object) -> bytes:
         """Write something down. Every other field of the form is ignored."""
-        text = site.text_field("text", text)
+        text = rendering.text_field("text", text)
         if not 0 < len(text) <= LONGEST:
             raise cherrypy.HTTPError(400, f"Send 1 to {LONGEST} characters as text=.")
         cherrypy.session["notes"] = [*cherrypy.session.get("notes", []), text][-MOST_NOTES:]
@@ -85,12 +85,12 @@ class Pages:
     @cherrypy.config(**{"tools.sessions.on": False})
     def elsewhere(self) -> bytes:
         """Be the page that a link leads to, and tell from which address somebody came."""
-        return site.as_json({"came_from": cherrypy.request.headers.get("Referer", "")})
+        return rendering.as_json({"came_from": cherrypy.request.headers.get("Referer", "")})
 
     @staticmethod
     def _tell() -> bytes:
         session = cherrypy.session
-        return site.as_json({name: session.get(name, empty) for name, empty in
+        return rendering.as_json({name: session.get(name, empty) for name, empty in
                              (("user", None), ("visits", 0), ("notes", []))})  # fmt: skip
 
 
@@ -207,8 +207,10 @@ _STEPS: list[Callable[[Game], Found]] = [_unknown_id, _known_id, _rotation, _no_
 class Fixation:
     """GET /lab/fixation shows a game; POST /lab/fixation/next plays its next step."""
 
-    experiment = site.Lesson(PATH, "Fixation", "An attacker who knows your number before you do, and what stops him.")
-    _cp_config = site.NO_SLASH
+    experiment = rendering.Lesson(
+        PATH, "Fixation", "An attacker who knows your session id before you do, and what stops him."
+    )
+    _cp_config = rendering.NO_SLASH
 
     def __init__(self) -> None:
         self.site = Pages()
@@ -218,19 +220,19 @@ class Fixation:
     @cherrypy.tools.allow(methods=["GET"])
     def index(self, run: object = "") -> bytes:
         """Show what has been played. HTTPError 404 for a game that is not kept any more."""
-        site.no_store()
-        run = site.text_field("run", run)
+        rendering.no_store()
+        run = rendering.text_field("run", run)
         game = self.games.find(run) if run else None
         data = {"run": run, "of": len(_STEPS), "steps": game.steps if game else []}
         label = game.labels if game else None
-        return site.render("fixation.html", data, label=label, experiment=self.experiment, name=NAME)
+        return rendering.render("fixation.html", data, label=label, experiment=self.experiment, name=NAME)
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])
     def next(self, run: object = "", step: object = "1") -> None:
         """Play step number `step`, unless it has been: two clicks on one button are one step. HTTPError 400 for a step
         that is not the next one either."""
-        run, number = site.text_field("run", run), site.text_field("step", step)
+        run, number = rendering.text_field("run", run), rendering.text_field("step", step)
         if number not in map(str, range(1, len(_STEPS) + 1)):
             raise cherrypy.HTTPError(400, f"There are steps 1 to {len(_STEPS)}; send one of them as step=.")
         with self.games.turn():
@@ -240,4 +242,4 @@ class Fixation:
             if int(number) == len(game.steps) + 1:
                 game.play()
             run = run or self.games.add(game)
-        site.redirect(f"{PATH}?run={run}#step-{number}")
+        rendering.redirect(f"{PATH}?run={run}#step-{number}")

@@ -18,7 +18,7 @@ from typing import IO, Any
 import cherrypy
 
 from lab.child import GOODBYE
-from settings import ENVIRONMENT, PATHS, ROOT
+from web.settings import ENVIRONMENT, PATHS, ROOT
 
 MOST = 2  # at once
 SECONDS = 30  # each of them lives at most, whatever happens
@@ -80,7 +80,7 @@ class Place:
                 "engine.autoreload.on": False, "server.drain": 0, "server.ssl_certificate": None,
                 "server.ssl_private_key": None, "log.access_file": "", "log.error_file": "", "log.screen": False,
             },
-            "/": {**options, _PREFIX + "timeout": _IDLE, "development.pages": {}, "tools.proxy.on": False},
+            "/": {**options, _PREFIX + "timeout": _IDLE, "mount.lab": "", "tools.proxy.on": False},
             f"profile:{self.profile}": {},
         }  # fmt: skip
         lines = []

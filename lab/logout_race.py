@@ -22,7 +22,7 @@ import sessions
 from lab.games import Games, answered, here
 from lab.steps import follow
 from lab.visitor import Answer, Visitor
-from pages import site
+from web import rendering
 
 WHO = "Grace"
 PATIENCE = 5.0  # seconds that one request waits for the other at most
@@ -89,7 +89,7 @@ class Room:
         """Begin a session."""
         self._play(play)
         cherrypy.session["who"] = WHO
-        return site.as_json({"who": WHO})
+        return rendering.as_json({"who": WHO})
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])
@@ -100,7 +100,7 @@ class Room:
         this.loaded.set()
         this.left.wait(PATIENCE)
         cherrypy.session["worked"] = True
-        return site.as_json({"who": who})
+        return rendering.as_json({"who": who})
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])
@@ -108,14 +108,14 @@ class Room:
         """Sign out."""
         self._play(play)
         sessions.expire()
-        return site.as_json({"who": None})
+        return rendering.as_json({"who": None})
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET"])
     def who(self, play: object = "") -> bytes:
         """Say whose session the cookie opens."""
         self._play(play)
-        return site.as_json({"who": cherrypy.session.get("who")})
+        return rendering.as_json({"who": cherrypy.session.get("who")})
 
 
 @dataclass
@@ -180,7 +180,9 @@ def walk(path: str, id: str, play: Play) -> list[Step]:
 class LogoutRace:
     """GET /lab/logout-race explains, and shows the result of ?run=ID."""
 
-    experiment = site.Lesson("/lab/logout-race", "Signed out?", "A slow page saves a session that has just been ended.")
+    experiment = rendering.Lesson(
+        "/lab/logout-race", "Signed out?", "A slow page saves a session that has just been ended."
+    )
 
     def __init__(self) -> None:
         self._plays: dict[str, Play] = {}
@@ -192,9 +194,9 @@ class LogoutRace:
     @cherrypy.tools.allow(methods=["GET"])
     def index(self, run: object = "") -> bytes:
         """Show the form, and the result of a play."""
-        result = self._results.find(site.text_field("run", run)) if run else {}
-        site.no_store()
-        return site.render("logout_race.html", result, experiment=self.experiment, result=result, who=WHO)
+        result = self._results.find(rendering.text_field("run", run)) if run else {}
+        rendering.no_store()
+        return rendering.render("logout_race.html", result, experiment=self.experiment, result=result, who=WHO)
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])
@@ -210,7 +212,7 @@ class LogoutRace:
                     steps = walk(f"/lab/logout-race/{room}", id, play)
                 result[room] = {"outcome": OUTCOMES[steps[-1].who == WHO], "steps": [asdict(step) for step in steps]}
             result["run"] = self._results.add(result)
-        site.redirect(f"/lab/logout-race?run={result['run']}#outcome")
+        rendering.redirect(f"/lab/logout-race?run={result['run']}#outcome")
 
     @contextmanager
     def _new_play(self) -> Iterator[tuple[str, Play]]:

@@ -17,8 +17,8 @@ from lab.listening import NotOurs, servers_at
 from lab.pause import PauseError, paused
 from lab.turn import own_turn
 from lab.visitor import Kept, Visitor
-from pages import site
 from sessions.registry import registry
+from web import rendering
 
 SECONDS = (2, 4, 6)  # for which the server may be stopped
 EVERY = 0.2  # seconds from one request to the next
@@ -57,7 +57,9 @@ class Outage:
     Its counter is in a session of its own, under a cookie of its own, in a store that is as impatient as it says.
     """
 
-    experiment = site.Lesson("/lab/outage", "An outage", "The store of the sessions hangs. What does a visitor see?")
+    experiment = rendering.Lesson(
+        "/lab/outage", "An outage", "The store of the sessions hangs. What does a visitor see?"
+    )
     _cp_config = {
         "tools.sessions.name": "lab_outage",
         "tools.sessions.timeout": 1,  # minute; until then whoever wants may look into the store
@@ -76,7 +78,7 @@ class Outage:
         """Show the form, and what came of the outage if it was sent."""
         if cherrypy.request.method != "POST":
             return self._show({}, obstacle())
-        wanted = site.text_field("seconds", seconds)
+        wanted = rendering.text_field("seconds", seconds)
         if wanted not in map(str, SECONDS):
             raise cherrypy.HTTPError(400, f"Choose one of {', '.join(map(str, SECONDS))} seconds.")
         with own_turn():
@@ -94,13 +96,13 @@ class Outage:
     def count(self) -> bytes:
         """Count, as /counter does."""
         count = cherrypy.session["count"] = cherrypy.session.get("count", 0) + 1
-        site.no_store()
-        return site.as_json({"count": count})
+        rendering.no_store()
+        return rendering.as_json({"count": count})
 
     def _show(self, result: dict[str, Any], obstacle: str) -> bytes:
-        site.no_store()
+        rendering.no_store()
         shots = result.get("shots", [])
-        return site.render(
+        return rendering.render(
             "outage.html", {**result, "obstacle": obstacle}, experiment=self.experiment, result=result,
             choices=SECONDS, server_timeout=SERVER_TIMEOUT,
             polite=all(shot["cookie_kept"] and shot["retry_after"] for shot in shots if shot["status"] == 503),

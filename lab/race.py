@@ -20,8 +20,8 @@ from lab.race_modes import KEY, MODES, THINKING, Mode
 from lab.race_run import Run
 from lab.steps import follow
 from lab.visitor import Kept, Visitor
-from pages import site
 from sessions.tool import cookie_name
+from web import rendering
 
 FEWEST, MOST = 2, 20  # requests
 PATIENCE = 5.0  # seconds that a race may still take when its last answer has come
@@ -38,15 +38,15 @@ class HitPage:
     @cherrypy.tools.allow(methods=["POST"])
     def index(self, run: object = "", number: object = "") -> bytes:
         """Read, think, write."""
-        found = self._runs.find(site.text_field("run", run))
+        found = self._runs.find(rendering.text_field("run", run))
         if found.mode != self._name:
             raise cherrypy.HTTPError(400, f"This race is run with the mode '{found.mode}'.")
         hit = found.begin(whole("number", number, 1, found.requests))
         cherrypy.serving.request.race_hit = hit
         follow(hit.note, lambda: found.end(hit))
         self._mode.work()
-        site.no_store()
-        return site.as_json({"read": hit.read, "wrote": hit.wrote})
+        rendering.no_store()
+        return rendering.as_json({"read": hit.read, "wrote": hit.wrote})
 
 
 class Hits:
@@ -60,7 +60,9 @@ class Hits:
 class Race:
     """GET /lab/race explains, and shows the result of ?run=ID."""
 
-    experiment = site.Lesson("/lab/race", "A race", "Requests at once, one counter, five ways to lock. Who is lost?")
+    experiment = rendering.Lesson(
+        "/lab/race", "A race", "Requests at once, one counter, five ways to lock. Who is lost?"
+    )
 
     def __init__(self) -> None:
         self._runs: Games[Run] = Games()
@@ -70,10 +72,10 @@ class Race:
     @cherrypy.tools.allow(methods=["GET"])
     def index(self, run: object = "") -> bytes:
         """Show the form, and the result of a race."""
-        result = self._runs.find(site.text_field("run", run)).told() if run else {}
+        result = self._runs.find(rendering.text_field("run", run)).told() if run else {}
         chosen = {"mode": result.get("mode", "none"), "requests": result.get("requests", 6)}
-        site.no_store()
-        return site.render(
+        rendering.no_store()
+        return rendering.render(
             "race.html", result, experiment=self.experiment, modes=MODES, chosen=chosen, fewest=FEWEST, most=MOST,
             thinking=round(THINKING * 1000), result=result, ticks=ticks(result.get("milliseconds", 0)),
         )  # fmt: skip
@@ -84,21 +86,23 @@ class Race:
         """Set the counter to 0 for a race that the browser runs."""
         run = self._add(new_run("browser", mode, requests, predicted))
         cherrypy.session[KEY] = 0
-        return site.as_json({"run": run.id, "requests": run.requests, "hit": site.url(f"/lab/race/hit/{run.mode}")})
+        return rendering.as_json(
+            {"run": run.id, "requests": run.requests, "hit": rendering.url(f"/lab/race/hit/{run.mode}")}
+        )
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])
     def finish(self, run: object = "", outside: object = "") -> bytes:
         """Look at the counter when all requests are back. `outside` is how long each of them waited in the browser, in
         milliseconds, separated by commas, in the order of their numbers."""
-        found = self._runs.find(site.text_field("run", run))
+        found = self._runs.find(rendering.text_field("run", run))
         times = milliseconds("outside", outside, found.requests)
         found.wait(PATIENCE)
         for number, waited in enumerate(times, 1):
             if number in found.hits:
                 found.hits[number].outside = waited / 1000
         found.count = int(cherrypy.session.get(KEY, 0))
-        return site.as_json(found.told())
+        return rendering.as_json(found.told())
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])
@@ -114,14 +118,14 @@ class Race:
             run.wait(PATIENCE)
             # Asked with the cookie of the last answer: where the cookie is the session, this request has an older one.
             run.count = int(answered(visitor.ask("GET", "/lab/race/count")).told["count"])
-        site.redirect(f"/lab/race?run={run.id}#outcome")
+        rendering.redirect(f"/lab/race?run={run.id}#outcome")
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET"])
     def count(self) -> bytes:
         """Tell the counter."""
-        site.no_store()
-        return site.as_json({"count": int(cherrypy.session.get(KEY, 0))})
+        rendering.no_store()
+        return rendering.as_json({"count": int(cherrypy.session.get(KEY, 0))})
 
     def _add(self, run: Run) -> Run:
         run.id = self._runs.add(run)
@@ -130,10 +134,10 @@ class Race:
 
 def new_run(by: str, mode: object, requests: object, predicted: object) -> Run:
     """Return a race from the fields of the form; 400 for one that makes no sense."""
-    name = site.text_field("mode", mode)
+    name = rendering.text_field("mode", mode)
     if name not in MODES:
         raise cherrypy.HTTPError(400, f"The field 'mode' must be one of: {', '.join(MODES)}.")
-    backend = site.backend()
+    backend = rendering.backend()
     locks = backend is None or backend.locks_threads
     return Run(name, whole("requests", requests, FEWEST, MOST), whole("predicted", predicted, 0, MOST), by, locks)
 
@@ -147,7 +151,7 @@ def ticks(milliseconds: float) -> list[int]:
 
 def whole(name: str, value: object, lowest: int, highest: int) -> int:
     """Return the whole number in a form field; 400 outside of its bounds, which are inclusive."""
-    text = site.text_field(name, value).strip()
+    text = rendering.text_field(name, value).strip()
     if not (text.isdecimal() and len(text) < 4 and lowest <= int(text) <= highest):
         raise cherrypy.HTTPError(400, f"The field '{name}' must be a whole number from {lowest} to {highest}.")
     return int(text)
@@ -156,7 +160,7 @@ def whole(name: str, value: object, lowest: int, highest: int) -> int:
 def milliseconds(name: str, value: object, count: int) -> list[float]:
     """Return the times in a form field, between 0 and a minute; 400 for anything else."""
     try:
-        times = [float(text) for text in site.text_field(name, value).split(",")]
+        times = [float(text) for text in rendering.text_field(name, value).split(",")]
     except ValueError:
         times = []
     if len(times) != count or not all(0 <= time <= 60_000 for time in times):

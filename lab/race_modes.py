@@ -12,8 +12,8 @@ import cherrypy
 from markupsafe import Markup
 
 from lab.race_run import Hit
-from pages.source import highlighted
 from sessions import session_lock
+from web.highlighting import highlighted
 
 KEY = "race"
 THINKING = 0.05  # seconds between reading and writing, in which other requests come in

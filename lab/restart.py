@@ -16,9 +16,9 @@ import sessions
 from lab.instances import Instance, InstanceError, Instances, Place
 from lab.turn import own_turn
 from lab.visitor import Answer, Visitor
-from pages import site
-from pages.backends import Availability
 from sessions.registry import session_class
+from web import rendering
+from web.availability import Availability
 
 BEFORE = 3  # visits before the first restart
 IN_TURN = 4  # visits to two instances, one after the other
@@ -151,7 +151,7 @@ class Restart:
         profiles: the session options of each profile, by its name.
     """
 
-    experiment = site.Lesson(
+    experiment = rendering.Lesson(
         "/lab/restart", "A restart", "Stop the site, start it again, start it twice. Who still knows you?"
     )
 
@@ -166,7 +166,7 @@ class Restart:
         """Show the form, and what came of the experiment if it was sent."""
         if cherrypy.request.method != "POST":
             return self._show({}, cherrypy.request.config["profile"], {})
-        name = site.text_field("profile", profile)
+        name = rendering.text_field("profile", profile)
         if name not in self._profiles:
             raise cherrypy.HTTPError(400, f"Choose a profile: {', '.join(self._profiles)}.")
         if unknown := set(told) - set(QUESTIONS):
@@ -184,11 +184,11 @@ class Restart:
         )
 
     def _show(self, data: dict[str, Any], chosen: str, predictions: Mapping[str, bool]) -> bytes:
-        site.no_store()
+        rendering.no_store()
         running = cherrypy.request.config["profile"]
-        states = {} if site.wants_json() else self._availability.states(running)
+        states = {} if rendering.wants_json() else self._availability.states(running)
         keeps = {name: capabilities_of(options).keeps for name, options in self._profiles.items()}
-        return site.render(
+        return rendering.render(
             "restart.html", data, experiment=self.experiment, profiles=keeps, states=states, chosen=chosen,
             visits=VISITS, predictions=predictions, questions=QUESTIONS, result=data,
             capabilities=capabilities_of(self._profiles[chosen]) if data else None,

@@ -13,14 +13,15 @@ from typing import Any, NoReturn
 import cherrypy
 
 import sessions
-from pages import device, site, times
-from pages.accounts import Accounts, weakness
-from pages.gate import Gate, refuse_passwords_in_address
+from auth import device
+from auth.accounts import Accounts, weakness
+from auth.authenticator import Gate, refuse_passwords_in_address
 from pages.login import HOME, Login, enter
 from sessions import codec
 from sessions.events import log_event
 from sessions.record import TOMBSTONE, Record
 from sessions.users import LiveSession
+from web import rendering, times
 
 OTHERS = "others"
 """What the field `end` holds instead of a reference to end all other sessions."""
@@ -33,7 +34,7 @@ _NOT_CURRENT = "That is not your current password."
 class Account:
     """GET /account is for the person who is signed in; anybody else is sent to sign in and then back here."""
 
-    _cp_config = site.NO_SLASH
+    _cp_config = rendering.NO_SLASH
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET"])
@@ -41,11 +42,10 @@ class Account:
         """Show the account. Signed out: 303 to the form, or 401 where JSON is asked for."""
         user = user_or_sign_in(HOME)
         since = device.of(cherrypy.session)[2]
-        return site.render(
+        return rendering.render(
             "account.html",
             {"user": user},
             lesson=Login.lesson,
-            reference=site.session_reference(),
             since=times.iso(since) if since else None,
             date=times.date,
             changed=cherrypy.session.pop(_CHANGED, False),
@@ -59,7 +59,7 @@ class Password:
     """
 
     path = f"{HOME}/password"
-    _cp_config = site.NO_SLASH
+    _cp_config = rendering.NO_SLASH
 
     def __init__(self, accounts: Accounts, gate: Gate) -> None:
         """Take the accounts, and the gate that checks who asks."""
@@ -74,15 +74,15 @@ class Password:
         password in the address.
         """
         refuse_passwords_in_address()
-        old, chosen = site.text_field("current", current), site.text_field("new", new)
+        old, chosen = rendering.text_field("current", current), rendering.text_field("new", new)
         if cherrypy.session.user is None and is_sent_again(self._gate, chosen):
             self._changed()
         user = user_or_sign_in(self.path)
         if cherrypy.request.method != "POST":
             return self._form({}, end_others=True)
 
-        ends = bool(site.text_field("end_others", end_others))
-        wrong = self._mistakes(old, chosen, site.text_field("again", again))
+        ends = bool(rendering.text_field("end_others", end_others))
+        wrong = self._mistakes(old, chosen, rendering.text_field("again", again))
         if wrong:
             return self._form(wrong, ends)
         proof = self._gate.check(user, old)
@@ -93,7 +93,7 @@ class Password:
         if not proof or not self._accounts.change_password(proof, chosen):
             if proof:
                 log_event("password not changed: it was changed meanwhile", level=logging.WARNING, account=user)
-            backend = site.backend()
+            backend = rendering.backend()
             if backend and not backend.revokes and is_sent_again(self._gate, chosen):
                 self._changed()  # its old cookie still opens what the first form has found
             return self._form({"current": _NOT_CURRENT}, ends, status=403)
@@ -106,7 +106,7 @@ class Password:
     @staticmethod
     def _changed() -> NoReturn:
         cherrypy.session[_CHANGED] = True
-        site.redirect(HOME)
+        rendering.redirect(HOME)
 
     @staticmethod
     def _mistakes(old: str, new: str, again: str) -> dict[str, str]:
@@ -121,14 +121,13 @@ class Password:
     @staticmethod
     def _form(errors: dict[str, str], end_others: bool, status: int = 400) -> bytes:
         """Return the form. No password is ever filled back in."""
-        if errors and site.wants_json():
+        if errors and rendering.wants_json():
             raise cherrypy.HTTPError(status, " ".join(errors.values()))
-        return site.render(
+        return rendering.render(
             "password.html",
             {"user": cherrypy.session.user},
             lesson=Login.lesson,
             status=status if errors else 200,
-            reference=site.session_reference(),
             errors=errors,
             end_others=end_others,
         )
@@ -141,7 +140,7 @@ class Devices:
     """
 
     path = f"{HOME}/sessions"
-    _cp_config = site.NO_SLASH
+    _cp_config = rendering.NO_SLASH
 
     def __init__(self, gate: Gate) -> None:
         """Take the gate that checks who asks."""
@@ -156,7 +155,7 @@ class Devices:
         HTTPError 429 after too many wrong passwords, 400 for a password in the address.
         """
         refuse_passwords_in_address()
-        chosen, typed = site.text_field("end", end), site.text_field("password", password)
+        chosen, typed = rendering.text_field("end", end), rendering.text_field("password", password)
         again = cherrypy.session.user is None and is_sent_again(self._gate, typed)
         user = user_or_sign_in(self.path)
         if cherrypy.request.method != "POST":
@@ -175,11 +174,11 @@ class Devices:
             sessions.end_other_sessions()
         elif not _end(chosen) and not again:
             raise cherrypy.HTTPError(404, f"You have no other session {chosen[:20]}. It may have ended already.")
-        site.redirect(self.path)
+        rendering.redirect(self.path)
 
     @staticmethod
     def _list(error: str = "", status: int = 200) -> bytes:
-        if error and site.wants_json():
+        if error and rendering.wants_json():
             raise cherrypy.HTTPError(status, error)
         try:
             found, complete = [_row(session) for session in sessions.live_sessions()], True
@@ -187,12 +186,11 @@ class Devices:
             found, complete = [], False
         # An index that a server may drop can miss even the session that asks.
         rows = found if any(row["current"] for row in found) else [_this_one(), *found]
-        return site.render(
+        return rendering.render(
             "devices.html",
             {"sessions": rows},
             lesson=Login.lesson,
             status=status,
-            reference=site.session_reference(),
             user=cherrypy.session.user,
             error=error,
             complete=complete,
@@ -204,15 +202,15 @@ class Devices:
 
 def user_or_sign_in(path: str) -> str:
     """Return who is signed in. Nobody: 303 to sign in and then to `path`, or 401 where JSON is asked for."""
-    site.no_store()
+    rendering.no_store()
     user: str | None = cherrypy.session.user
-    if user is None and site.wants_json():
+    if user is None and rendering.wants_json():
         # RFC 9110 section 15.5.2 wants the header with every 401; browsers ignore a scheme they do not know.
         cherrypy.response.headers["WWW-Authenticate"] = 'Cookie realm="account"'
         why = "." if cherrypy.session.originalid else ": no session cookie came with this request."
         raise cherrypy.HTTPError(401, f"Sign in first{why}")
     if user is None:
-        site.redirect(f"/login?next={path}")
+        rendering.redirect(f"/login?next={path}")
     return user
 
 
@@ -223,7 +221,7 @@ def is_sent_again(gate: Gate, password: str) -> bool:
     With the first one the session has moved to another id, or has ended, where it is in the cookie. The browser still
     sends the old one, which opens nothing: the password of the form has to prove whose it was, as at the sign-in.
     """
-    site.no_store()
+    rendering.no_store()
     session = cherrypy.session
     record = _former(session) if password else None
     proof = gate.check(record.user, password) if record else None
@@ -252,7 +250,7 @@ def _end(reference: str) -> bool:
 
 
 def _limitations() -> str:
-    backend = site.backend()
+    backend = rendering.backend()
     return backend.limitations if backend else ""
 
 
@@ -273,7 +271,7 @@ def _this_one() -> dict[str, Any]:
     """Return the session of this request in the same form, from what is known without a list."""
     address, browser, since = device.of(cherrypy.session)
     return {
-        "reference": site.session_reference(),
+        "reference": rendering.session_reference(),
         "started": times.iso(since) if since else None,
         "seen": times.iso(time.time()),
         "address": address,

@@ -7,11 +7,12 @@ from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit
 
 import cherrypy
 
-from pages import device, origin, site, times
-from pages.accounts import Proof
-from pages.gate import Gate, refuse_passwords_in_address
+from auth import device
+from auth.accounts import Proof
+from auth.authenticator import Gate, refuse_passwords_in_address
 from sessions.cookies import is_https
 from sessions.events import log_event
+from web import csrf, rendering, times
 
 HOME = "/account"
 
@@ -27,8 +28,8 @@ _LOCAL_PATH = re.compile(r"/(?![/\\])[^\x00-\x1f\x7f\ud800-\udfff]{0,2000}")
 class Login:
     """GET /login shows the form; POST signs in, and goes on to `next` or the account."""
 
-    lesson = site.Lesson("/login", "Sign in", "Who you are is one more thing to keep, under a new number.")
-    _cp_config = site.NO_SLASH
+    lesson = rendering.Lesson("/login", "Sign in", "Who you are is one more thing to keep, under a new session id.", 50)
+    _cp_config = rendering.NO_SLASH
 
     def __init__(self, gate: Gate, hint: str | None = None) -> None:
         """Take the gate that checks who comes, and a hint to show beside the form (for development only)."""
@@ -44,21 +45,21 @@ class Login:
         HTTPError 429 after too many tries, 400 for a name or a password in the address. With `stay`, whatever it holds,
         the session outlives the browser. With `cookie`, whoever has just signed in goes on, if the cookie came back.
         """
-        site.no_store()
+        rendering.no_store()
         refuse_passwords_in_address()
         # `next` hides a builtin, but the name of the field is the address's, and fixed.
-        target = local_path(site.text_field("next", next))
-        due = bool(site.text_field("cookie", cookie)) and not origin.from_another_site()
+        target = local_path(rendering.text_field("next", next))
+        due = bool(rendering.text_field("cookie", cookie)) and not csrf.from_another_site()
         if cherrypy.request.method != "POST":
             if due and cherrypy.session.user:
-                site.redirect(target)
+                rendering.redirect(target)
             return self._form(target, error=_why_no_cookie() if due else "")
 
         # This takes the session's lock. Of a form that is sent twice the second waits here, and moves the session last:
         # its answer is the one that the browser takes, and its hash may be ready first.
         kept = cherrypy.session.originalid and not cherrypy.session.missing
-        username, stays = site.text_field("username", username), bool(site.text_field("stay", stay))
-        proof = self._gate.check(username, site.text_field("password", password))
+        username, stays = rendering.text_field("username", username), bool(rendering.text_field("stay", stay))
+        proof = self._gate.check(username, rendering.text_field("password", password))
         if not proof:
             return self._form(target, username, stays, error="That name and password do not go together.")
         enter(proof, stays)
@@ -67,30 +68,29 @@ class Login:
             # A browser that keeps no cookie would be sent back to the form for ever, and nobody told why. Nothing is
             # stored for that: the address says that the cookie is due, and opens nothing.
             target = f"/login?{urlencode({'next': target, 'cookie': 'due'})}"
-        site.redirect(target)
+        rendering.redirect(target)
 
     def _form(self, target: str, username: str = "", stays: bool = False, error: str = "") -> bytes:
-        if error and site.wants_json():
+        if error and rendering.wants_json():
             raise cherrypy.HTTPError(403, error)
-        return site.render(
+        return rendering.render(
             "login.html",
             {"user": cherrypy.session.user},
             lesson=self.lesson,
             status=403 if error else 200,
-            reference=site.session_reference(),
             username=username,
             target="" if target == HOME else target,
             stays=stays,
             staying=_how_long_one_stays(),
             error=error,
-            hint=self._hint if origin.from_this_machine() else None,
+            hint=self._hint if csrf.from_this_machine() else None,
         )
 
 
 class Logout:
-    """POST /logout empties the session and gives it a new number. Not by GET: a link or an image could do that."""
+    """POST /logout empties the session and gives it a new id. Not by GET: a link or an image could do that."""
 
-    _cp_config = site.NO_SLASH
+    _cp_config = rendering.NO_SLASH
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["POST"])
@@ -99,19 +99,19 @@ class Logout:
 
         Not its cookies: those of the lessons belong to the visitor, and the one that this answer sets would go as well.
         """
-        site.no_store()
+        rendering.no_store()
         user = cherrypy.session.user
         cherrypy.session.sign_out()
         if user:
             log_event("sign-out", account=user)
         cherrypy.response.headers["Clear-Site-Data"] = '"cache", "storage"'
-        site.redirect("/")
+        rendering.redirect("/")
 
 
 def enter(proof: Proof, remember: bool) -> None:
     """Make the session that of whoever has just shown the password, from this device.
 
-    It gets a new number: one that somebody knew before must be worth nothing after (session fixation; OWASP ASVS 5.0,
+    It gets a new id: one that somebody knew before must be worth nothing after (session fixation; OWASP ASVS 5.0,
     7.2.4). It is as old as the proof, so that what was revoked since ends it. With `remember` it outlives the browser.
     """
     cherrypy.session.sign_in(proof.user, remember=remember, proved=proof.moment)

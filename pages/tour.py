@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 import cherrypy
 
-from pages import site
+from web import rendering
 
 
 class Tour:
@@ -16,5 +14,8 @@ class Tour:
     @cherrypy.tools.allow(methods=["GET"])
     def index(self) -> bytes:
         """Show the tour."""
-        lessons = [{**asdict(lesson), "path": site.url(lesson.path)} for lesson in site.lessons()]
-        return site.render("tour.html", {"lessons": lessons})
+        lessons = [
+            {"path": rendering.url(lesson.path), "title": lesson.title, "about": lesson.about}
+            for lesson in rendering.lessons()
+        ]
+        return rendering.render("tour.html", {"lessons": lessons})

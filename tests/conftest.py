@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -12,12 +13,12 @@ from urllib.parse import urlsplit
 import pytest
 
 from sessions.registry import backend
-from tests import leaks
-from tests.backends import BACKENDS, environment_of
-from tests.chromium import NewPage, chromium, keep, watch
-from tests.site import Site
-from tests.visitor import new_address
-from tests.witness import Witness
+from tests.support import leaks
+from tests.support.backends import BACKENDS, environment_of
+from tests.support.chromium import NewPage, chromium, keep, watch
+from tests.support.site import MOUNTED, ROOT, Site
+from tests.support.visitor import new_address
+from tests.support.witness import Witness
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 PROFILE = "file"  # the pages know of no difference; test_profiles.py and every_profile have them all
 PASSWORD = "correct horse battery staple"  # noqa: S105 - made up here, and given to the site as its demo account's
 
+# The tests of what has been deleted, or does not go along into a site of one's own.
+collect_ignore = [part for part in ("bench", "docs", "examples", "lab", "lessons") if not (ROOT / part).is_dir()]
 every_profile = pytest.mark.parametrize("profile", BACKENDS, indirect=True)
 # What a page does without scripts is the same wherever the sessions are kept.
 every_profile_and_one_without_scripts = pytest.mark.parametrize(
@@ -119,10 +122,12 @@ def pytest_configure() -> None:
     And keep what this process itself logs for the search for secrets, like what the sites log.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    os.environ.update(MOUNTED)
     logging.getLogger().addHandler(leaks.Keep())
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the search through everything that the run wrote at its end."""
-    items.sort(key=lambda item: item.name == "test_neither_a_password_nor_an_id_was_written_anywhere")
+@pytest.fixture(scope="session", autouse=True)
+def nothing_leaks() -> Iterator[None]:
+    """Search all that the tests of this process wrote for passwords and ids, when the last one has ended."""
+    yield
+    assert "\n".join(leaks.spool.leaks()) == ""

@@ -1,0 +1,99 @@
+"""The one place where a password is checked: for signing in, and for every step that asks for it once more."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import cherrypy
+from cherrypy.lib.httputil import parse_query_string
+
+from auth.accounts import Accounts, Proof, folded
+from auth.throttle import Throttle
+from sessions.events import log_event
+from web import csrf
+
+_NO_ADDRESS = (
+    "visitors have no address, so wrong passwords are counted for each account alone: let the proxy in front send "
+    "X-Forwarded-For, and set tools.proxy.on = True. Where the site listens on a socket file, add 'unix:' to "
+    "wsgi.proxy.trusted"
+)
+_NOT_IN_ADDRESSES = ("username", "password", "current", "new", "again")
+
+
+class TooManyTries(cherrypy.HTTPError):
+    """429 with Retry-After (RFC 6585 section 4).
+
+    Attributes:
+        retry_after: whole seconds.
+    """
+
+    def __init__(self, wait: float) -> None:
+        """Take the seconds to wait."""
+        self.retry_after = math.ceil(wait)
+        super().__init__(429, f"There were too many tries. Please wait {_in_words(self.retry_after)}, then try again.")
+
+    def set_response(self) -> None:
+        """Make the response that error."""
+        super().set_response()  # removes Retry-After, as CherryPy does from every error
+        cherrypy.serving.response.headers["Retry-After"] = str(self.retry_after)
+
+
+class Gate:
+    """Checks passwords, no more often than the throttle lets through, and notes those that were refused."""
+
+    def __init__(self, accounts: Accounts, throttle: Throttle) -> None:
+        """Take the accounts, and what slows down guessing."""
+        self._accounts, self._throttle = accounts, throttle
+        self._noted = False
+
+    def check(self, name: str, password: str) -> Proof | None:
+        """Return the proof that the password is that of the account, or None (OWASP ASVS 5.0, 6.3.1, 16.3.1). `name` is
+        as it was typed; tries at an account count together, however it was.
+
+        Raises:
+            TooManyTries: 429, nothing was checked.
+            sessions.Unavailable: the accounts do not answer; it does not count as a try. The page is a 503.
+        """
+        known = csrf.address_of(cherrypy.serving.request.remote.ip)
+        address = str(known) if known else None
+        # People type their password as the name at times: only a name that exists may stand in the log.
+        registered = self._accounts.registered(name)
+        account, name = registered or "(unknown)", registered or folded(name)
+        if address is None and not self._noted:
+            self._noted = True
+            cherrypy.log(_NO_ADDRESS, "SITE", logging.WARNING)
+        wait = self._throttle.attempt(name, address)
+        if wait:
+            log_event("sign-in refused: too many tries", level=logging.WARNING, account=account)
+            raise TooManyTries(wait)
+        try:
+            proof = self._accounts.verify(name, password)
+        except BaseException:
+            self._throttle.withdrawn(name, address)
+            raise
+        if proof:
+            self._throttle.succeeded(name, address)
+        else:
+            log_event("sign-in refused: wrong name or password", level=logging.WARNING, account=account)
+        return proof
+
+
+def refuse_passwords_in_address() -> None:
+    """Refuse, with 400, a form that takes a password and was sent with such a field in its address (OWASP ASVS 5.0,
+    14.2.1): addresses are kept in logs and histories. CherryPy makes no difference between them and the body."""
+    request = cherrypy.serving.request
+    sent = parse_query_string(request.query_string, encoding=request.query_string_encoding)
+    for name in _NOT_IN_ADDRESSES:
+        if name in sent:
+            raise cherrypy.HTTPError(
+                400,
+                f"The field '{name}' was in the address, and logs keep addresses. Nothing was done. Send it in the "
+                "body of a POST; a password that was in an address is better changed.",
+            )
+
+
+def _in_words(seconds: int) -> str:
+    if seconds == 1:
+        return "a second"
+    return f"{seconds} seconds" if seconds < 90 else f"{math.ceil(seconds / 60)} minutes"

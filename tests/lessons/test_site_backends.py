@@ -1,0 +1,32 @@
+"""/backends: what it says of each backend, and of this machine."""
+
+from __future__ import annotations
+
+import html
+
+from sessions.registry import BACKENDS, backend
+from tests.support.site import Site, free_port
+from tests.support.visitor import Visitor
+from tests.support.witness import JSON, Witness
+
+
+def test_it_says_what_each_backend_cannot_do_in_its_own_words(visitor: Witness) -> None:
+    compared = visitor.get("/backends")
+    for name in BACKENDS:
+        assert backend(name).store_class.capabilities.limitations in html.unescape(compared.text)
+    assert compared.set_cookie == []
+
+
+def test_it_says_which_profile_runs_which_could_and_which_server_is_away() -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    with Site("ram", env={"MEMCACHED_SERVERS": nowhere, "DATABASE_URL": f"postgresql://ada@{nowhere}/ada"}) as site:
+        backends = Visitor(site.url, headers=JSON).get("/backends").json["backends"]
+        assert {name: found["state"] for name, found in backends.items()} == {
+            "ram": "running",
+            "file": "ready",
+            "cookie": "ready",  # on a loopback address the site would make a secret
+            "functions": "ready",
+            "memcached": "away",
+            "postgresql": "away",
+        }
+        assert f"memcached at {nowhere}" in site.output(), "where it was looked for stands in the log"

@@ -1,0 +1,81 @@
+"""How the pages become an application: what they are made from, what is mounted beside them, the layers around them."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import cherrypy
+
+import sessions
+from web import error_pages
+from web.production import check_pages
+from web.server import Application, SiteHeaders, TrustedProxy, trusted_proxies, utc
+from web.settings import ACCOUNTS_OPTION, Sections, StartError, one_line
+
+_MOUNT = "mount."  # mount.lab = "lab" in [/] of site.conf: the package lab adds its pages to the tree
+
+
+@dataclass
+class Site:
+    """What the pages are made from.
+
+    Attributes:
+        settings: as load_settings() returns them.
+        profiles: the session options of each profile, by its name; empty unless the site is in development, where
+            pages may show and do what the public is not to see.
+        demo: the password of the demo account by its name, if there is one.
+        hint: what the sign-in page says of it.
+        production: whether unsafe settings are refused.
+        config: what CherryPy is given of the settings; a package that is mounted may add to it.
+        off: the addresses of what was not mounted, for it is for development alone.
+    """
+
+    settings: Sections
+    profiles: Sections = field(default_factory=dict)
+    demo: Mapping[str, str] = field(default_factory=dict)
+    hint: str | None = None
+    production: bool = False
+    config: Sections = field(init=False)
+    off: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.config = {name: dict(options) for name, options in self.settings.items() if name.startswith("/")}
+        self.accounts_path = self.config["/"].pop("accounts.path")
+
+
+def mount(root: Any, site: Site) -> None:
+    """Let each package that site.conf names add its pages to the tree. Raises StartError."""
+    for option in [name for name in site.config["/"] if name.startswith(_MOUNT)]:
+        package = site.config["/"][option]
+        if package:
+            try:
+                importlib.import_module(package).mount(root, site)
+            except (ImportError, AttributeError, ValueError, TypeError) as error:
+                raise StartError(
+                    f"{option} names {package!r}, which cannot be mounted: {one_line(error)}. Take it out of site.conf"
+                ) from error
+
+
+def application(root: Any, site: Site, accounts: Any) -> cherrypy.Application:
+    """Return the pages as an application, with the site's layers around it and its session store open.
+
+    Raises StartError, or sessions.ConfigError for an option of the session tool.
+    """
+    sessions.install()
+    config = site.config
+    config["/"] |= error_pages.error_pages()
+    config["/"] |= {ACCOUNTS_OPTION: accounts, "operators_paths": [site.accounts_path]}
+    config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
+    app = Application(root, "", config)
+    app.request_class = error_pages.Request
+    app.namespaces |= dict.fromkeys(("site", "mount"), lambda *_: None)  # or CherryPy's checker takes them for slips
+    app.log.time = cherrypy.log.time = utc
+    # In front of CherryPy's own first layer, which answers by itself when everything else has failed.
+    app.wsgiapp.pipeline[:0] = [("proxy", TrustedProxy), ("headers", SiteHeaders)]
+    if site.production:
+        check_pages(app)
+    sessions.open_stores(app)
+    return app
