@@ -22,7 +22,7 @@ from lab.outage import Outage
 from lab.race import Race
 from lab.restart import Restart
 from web import csrf, rendering
-from web.wiring import Site
+from web.wiring import Site, Static
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -45,18 +45,6 @@ def own_machine_only() -> None:
 own_machine_only.priority = 35  # type: ignore[attr-defined]
 
 
-class Static:
-    """The scripts and styles of the experiments, at /lab/static."""
-
-    _cp_config = {
-        "tools.staticdir.on": True,
-        "tools.staticdir.dir": str(FOLDER / "static"),
-        "tools.sessions.on": False,
-        "tools.response_headers.on": True,
-        "tools.response_headers.headers": [("Cache-Control", "no-cache")],
-    }
-
-
 class Laboratory:
     """GET /lab lists the experiments.
 
@@ -69,7 +57,7 @@ class Laboratory:
 
     def __init__(self, profiles: Mapping[str, Mapping[str, Any]]) -> None:
         rendering.templates_from(FOLDER / "templates")
-        self.static = Static()
+        self.static = Static(FOLDER / "static")
         # One line for each experiment:
         self.fixation = Fixation()
         self.expiry = Expiry()

@@ -4,6 +4,7 @@ line here; the line `mount.lessons` of site.conf takes out all of them."""
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from markupsafe import Markup
@@ -19,7 +20,7 @@ from lessons.session.page import Identity
 from lessons.xray import tool
 from web import rendering
 from web.highlighting import highlighted
-from web.wiring import Site
+from web.wiring import Site, Static
 
 FOLDER = Path(__file__).resolve().parent
 
@@ -27,6 +28,7 @@ FOLDER = Path(__file__).resolve().parent
 def mount(root: Any, site: Site) -> None:
     """Add the lessons to the page tree, and in development the X-ray below each page."""
     rendering.templates_from(FOLDER, solution=solution)
+    root.lessons = SimpleNamespace(static=Static(FOLDER / "static"))
     root.cookie = Cookies()
     root.cookie.attributes = Attributes()
     root.counter = Counter()

@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """Return the options of the command line; those that were not given are None. Raises StartError."""
-    parser = Parser(prog="app.py", description="Serves the CherryPy sessions demo.", allow_abbrev=False)
+    parser = Parser(prog="app.py", description="Serves the site.", allow_abbrev=False)
     parser.add_argument("--production", action="store_true", help="with [production], and with no setting unsafe")
     parser.add_argument("--profile", metavar="NAME", help="session backend, a [profile:NAME] of site.conf (PROFILE)")
     parser.add_argument("--host", metavar="H", help="address to listen on (HOST)")

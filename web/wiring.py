@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import cherrypy
@@ -44,6 +45,19 @@ class Site:
     def __post_init__(self) -> None:
         self.config = {name: dict(options) for name, options in self.settings.items() if name.startswith("/")}
         self.accounts_path = self.config["/"].pop("accounts.path")
+
+
+class Static:
+    """The scripts and styles of a package that is mounted."""
+
+    def __init__(self, folder: Path) -> None:
+        self._cp_config = {
+            "tools.staticdir.on": True,
+            "tools.staticdir.dir": str(folder),
+            "tools.sessions.on": False,
+            "tools.response_headers.on": True,
+            "tools.response_headers.headers": [("Cache-Control", "no-cache")],
+        }
 
 
 def mount(root: Any, site: Site) -> None:

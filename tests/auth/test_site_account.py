@@ -156,7 +156,7 @@ def test_a_hostile_user_agent_is_text(site: Site, header: str) -> None:
     page = witness.get("/account/sessions")
     assert page.status == 200 and len(own(witness)["browser"]) <= 128
     assert Page(page.text).values("script", "src") == [
-        "/static/copy.js", "/static/once.js", *(["/static/xray.js"] if LESSONS else []),
+        "/static/copy.js", "/static/once.js", *(["/lessons/static/xray.js"] if LESSONS else []),
     ]  # fmt: skip
     assert "alert(1)" not in page.text and "\x9b" not in page.text
 

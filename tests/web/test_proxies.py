@@ -461,7 +461,7 @@ class Crawler:
                 waiting += [(self._of_site(urljoin(base, to)), path) for to in self._named(headers, text)]
                 if headers["content-type"].startswith("text/html"):
                     told = self.get(path, **JSON)[2]
-                    waiting += [(to, f"{path} in JSON") for to in re.findall(r'^{.*?": "(/[^"]*)"', told)]
+                    waiting += [(to, f"{path} in JSON") for to in re.findall(r'^{.*?": "(/[^"#]*)', told)]
 
     @staticmethod
     def _of_site(address: str) -> str:
