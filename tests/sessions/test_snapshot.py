@@ -367,10 +367,13 @@ def test_a_process_that_was_killed_has_let_go_though_what_it_forked_lives_on(
     def work(store: RamStore) -> None:
         stored(store)
         store.checkpoint()
+        began, begins = os.pipe()
         if not os.fork():
             os.close(end)
+            os.write(begins, b".")
             os.read(lives, 1)  # until the test is over
             os._exit(0)
+        os.read(began, 1)  # the fork has given up what it inherited
 
     killed(work, path)
     assert reopen().count() == 1

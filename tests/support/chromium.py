@@ -13,6 +13,8 @@ from tests.support import leaks
 
 try:
     from playwright.sync_api import expect, sync_playwright
+
+    expect.set_options(timeout=30_000)  # milliseconds: a busy machine hashes two passwords for longer than five seconds
 except ImportError:  # chromium() says so, as the failure of each test that needs it
     expect = sync_playwright = None  # type: ignore[assignment]
 
