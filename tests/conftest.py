@@ -16,7 +16,7 @@ from sessions.registry import backend
 from tests.support import leaks
 from tests.support.backends import BACKENDS, environment_of
 from tests.support.chromium import NewPage, chromium, keep, watch
-from tests.support.site import MOUNTED, ROOT, Site
+from tests.support.site import LESSONS, MOUNTED, ROOT, Site
 from tests.support.visitor import new_address
 from tests.support.witness import Witness
 
@@ -28,6 +28,7 @@ PASSWORD = "correct horse battery staple"  # noqa: S105 - made up here, and give
 
 # The tests of what has been deleted, or does not go along into a site of one's own.
 collect_ignore = [part for part in ("bench", "docs", "examples", "lab", "lessons") if not (ROOT / part).is_dir()]
+collect_ignore += [] if LESSONS else ["web/test_new.py"]
 every_profile = pytest.mark.parametrize("profile", BACKENDS, indirect=True)
 # What a page does without scripts is the same wherever the sessions are kept.
 every_profile_and_one_without_scripts = pytest.mark.parametrize(

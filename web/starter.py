@@ -22,6 +22,7 @@ ALONG = (
     "tests/web", ".ci", ".gitignore", "LICENSE", "Makefile", "Procfile", "requirements.txt", "requirements-dev.txt",
 )  # fmt: skip
 README = Path(__file__).with_suffix(".md")
+_LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "*.pyc", "test_new.py")  # the test of this module
 _LONGEST = 60  # characters of a name
 _LOCKED = re.compile(r"^([a-z0-9-]+)==", re.MULTILINE)
 _KEY = re.compile(r"([\w.-]+)\s*=")
@@ -72,7 +73,7 @@ def _check(target: Path, name: str) -> None:
 def _write(site: Path, name: str) -> None:
     for path in ALONG:
         if (ROOT / path).is_dir():
-            shutil.copytree(ROOT / path, site / path, ignore=shutil.ignore_patterns("__pycache__", "*.pyc"))
+            shutil.copytree(ROOT / path, site / path, ignore=_LEFT_BEHIND)
         elif (ROOT / path).exists():
             (site / path).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(ROOT / path, site / path)

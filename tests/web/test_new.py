@@ -53,8 +53,7 @@ def set_up(site: Path) -> Path:
 
 def make(site: Path, *words: str) -> None:
     command = [shutil.which("make") or "make", "--no-print-directory", *words]
-    env = environment({"WHOLE_STARTER": ""})  # or it would make one itself, and so on
-    ended = subprocess.run(command, cwd=site, env=env, capture_output=True, text=True)
+    ended = subprocess.run(command, cwd=site, env=environment(), capture_output=True, text=True)
     assert ended.returncode == 0, (ended.stdout + ended.stderr)[-5000:]
 
 
