@@ -16,9 +16,9 @@ from sessions.registry import backend
 from tests.support import leaks
 from tests.support.backends import BACKENDS, environment_of
 from tests.support.chromium import NewPage, chromium, keep, watch
-from tests.support.site import LESSONS, MOUNTED, ROOT, Site
-from tests.support.visitor import new_address
-from tests.support.witness import Witness
+from tests.support.client import CheckedClient, new_address
+from tests.support.process import LESSONS, MOUNTED, ROOT
+from tests.support.site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -59,20 +59,20 @@ def site(profile: str) -> Iterator[Site]:
 
 
 @pytest.fixture
-def visitor(site: Site) -> Witness:
+def visitor(site: Site) -> CheckedClient:
     """Somebody who has never been here, from an address of their own."""
-    return Witness(site.url, address=new_address())
+    return CheckedClient(site.url, address=new_address())
 
 
 @pytest.fixture
-def known(visitor: Witness) -> Witness:
+def known(visitor: CheckedClient) -> CheckedClient:
     """Somebody with a session, whose count is 1."""
     assert visitor.count() == 1
     return visitor
 
 
 @pytest.fixture
-def ada(visitor: Witness) -> Witness:
+def ada(visitor: CheckedClient) -> CheckedClient:
     """Somebody who is signed in."""
     assert visitor.sign_in(PASSWORD).status == 303
     return visitor
@@ -131,4 +131,4 @@ def pytest_configure() -> None:
 def nothing_leaks() -> Iterator[None]:
     """Search all that the tests of this process wrote for passwords and ids, when the last one has ended."""
     yield
-    assert "\n".join(leaks.spool.leaks()) == ""
+    assert "\n".join(leaks.recorder.leaks()) == ""

@@ -22,8 +22,8 @@ import sessions
 from auth import changes, hashes
 from auth.accounts import Accounts, Proof
 from auth.demo import demo_account
+from tests.support.application import logged
 from tests.support.hashing import CHEAP, DEARER, DEAREST, computed, line
-from tests.support.wsgi import logged
 from web.settings import ROOT, StartError
 
 FIRST, SECOND = "three blind mice run", "a staple and a battery"

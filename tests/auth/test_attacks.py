@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import re
 import secrets
 from collections.abc import Callable, Iterator
@@ -10,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
-from wsgiref.util import setup_testing_defaults
 
 import argon2
 import pytest
@@ -20,9 +18,9 @@ import sessions
 from sessions.tool import Request
 from tests.conftest import PASSWORD, every_profile
 from tests.support import leaks
+from tests.support.client import JSON, CheckedClient, Client, Response, WsgiClient, new_address
+from tests.support.page import Page
 from tests.support.site import Site, mounted
-from tests.support.visitor import Answer, Visitor, new_address
-from tests.support.witness import JSON, Page, Witness
 
 GUESS = "a wrong guess of mine"
 
@@ -33,7 +31,7 @@ GUESS = "a wrong guess of mine"
 def test_an_id_that_the_attacker_made_up_is_not_what_the_victim_signs_in_with(site: Site) -> None:
     """Session fixation with an id that the site does not know (ASVS 7.2.4)."""
     planted = {"session_id": secrets.token_urlsafe()}
-    attacker, victim = Witness(site.url, dict(planted)), Witness(site.url, dict(planted), address=new_address())
+    attacker, victim = CheckedClient(site.url, planted), CheckedClient(site.url, planted, address=new_address())
     victim.count()
     assert victim.sign_in(PASSWORD).status == 303 and victim.user() == "ada"
     assert victim.cookies["session_id"] != planted["session_id"]
@@ -43,7 +41,7 @@ def test_an_id_that_the_attacker_made_up_is_not_what_the_victim_signs_in_with(si
 @every_profile
 def test_the_session_that_the_attacker_left_in_the_browser_is_not_what_the_victim_signs_in_with(site: Site) -> None:
     """Session fixation with a session of the attacker's own (ASVS 7.2.4)."""
-    attacker = Witness(site.url, address=new_address())
+    attacker = CheckedClient(site.url, address=new_address())
     attacker.count()
     victim = attacker.twin()
     assert victim.sign_in(PASSWORD).status == 303 and victim.user() == "ada"
@@ -53,7 +51,7 @@ def test_the_session_that_the_attacker_left_in_the_browser_is_not_what_the_victi
 
 @every_profile
 def test_the_next_user_of_a_browser_finds_nothing_of_the_one_before(site: Site) -> None:
-    browser = Witness(site.url, address=new_address())
+    browser = CheckedClient(site.url, address=new_address())
     assert browser.sign_in(PASSWORD).status == 303
     browser.post("/name", {"first": "Ada", "last": "Lovelace"})
     assert browser.post("/logout").status == 303
@@ -73,27 +71,27 @@ def damaged(cookie: str) -> Iterator[str]:
 
 
 @every_profile
-def test_a_forged_or_truncated_cookie_is_that_of_a_stranger(ada: Witness) -> None:
+def test_a_forged_or_truncated_cookie_is_that_of_a_stranger(ada: CheckedClient) -> None:
     cookie = ada.cookies["session_id"]
     for forged in damaged(cookie):
-        stranger = Witness(ada.url, {"session_id": forged})
+        stranger = CheckedClient(ada.url, {"session_id": forged})
         answer = stranger.get("/account", **JSON)
         assert answer.status == 401, f"{len(forged)} characters were taken for a session"
     assert ada.user() == "ada"
 
 
 @pytest.mark.parametrize("profile", ["cookie"], indirect=True)
-def test_the_token_of_one_session_is_worth_nothing_under_the_id_of_another(ada: Witness) -> None:
-    mallory = Witness(ada.url)
+def test_the_token_of_one_session_is_worth_nothing_under_the_id_of_another(ada: CheckedClient) -> None:
+    mallory = CheckedClient(ada.url)
     mallory.count()
     own, token = mallory.cookies["session_id"].partition(".")[0], ada.cookies["session_id"].partition(".")[2]
-    assert Witness(ada.url, {"session_id": f"{own}.{token}"}).user() is None
+    assert CheckedClient(ada.url, {"session_id": f"{own}.{token}"}).user() is None
 
 
 @pytest.mark.parametrize("profile", ["cookie"], indirect=True)
-def test_a_cookie_under_another_secret_is_that_of_a_stranger(ada: Witness) -> None:
+def test_a_cookie_under_another_secret_is_that_of_a_stranger(ada: CheckedClient) -> None:
     with Site("cookie", env={"SESSION_SECRET": secrets.token_urlsafe(48), "DEMO_PASSWORD": PASSWORD}) as other:
-        stranger = Witness(other.url, dict(ada.cookies))
+        stranger = CheckedClient(other.url, ada.cookies)
         assert stranger.user() is None and stranger.count() == 1
         assert ada.cookies["session_id"].partition(".")[0] not in stranger.cookies["session_id"]
 
@@ -107,7 +105,7 @@ def file_of(site: Site, before: set[Path]) -> Path:
 def test_a_stored_session_under_the_name_of_another_is_not_read() -> None:
     """Whoever can rename files cannot make somebody else's session their own: the checksum takes in the name."""
     with Site("file", env={"DEMO_PASSWORD": PASSWORD}) as site:
-        ada, mallory = Witness(site.url), Witness(site.url)
+        ada, mallory = CheckedClient(site.url), CheckedClient(site.url)
         assert ada.sign_in(PASSWORD).status == 303
         first = file_of(site, set())
         mallory.count()
@@ -124,7 +122,7 @@ SIGNED_IN_PAGES = ["/", "/cookie/", "/counter", "/name", "/hello", "/login", "/a
                    "/account/sessions", "/backends", "/nothing"]  # fmt: skip
 
 
-def assert_harmless(answer: Answer) -> None:
+def assert_harmless(answer: Response) -> None:
     """Raise AssertionError when SCRIPT was obeyed."""
     assert answer.status < 500, answer.text
     assert "x-probe" not in answer.headers
@@ -149,10 +147,10 @@ def forms_of(page: Page, path: str) -> Iterator[tuple[str, dict[str, str]]]:
     assert not action
 
 
-def test_a_script_in_every_field_of_every_form_is_shown_and_not_obeyed(ada: Witness) -> None:
+def test_a_script_in_every_field_of_every_form_is_shown_and_not_obeyed(ada: CheckedClient) -> None:
     """The forms are those that the pages show, so that the form of a new page is among them (ASVS 1.2.1)."""
     ada.headers["User-Agent"] = SCRIPT
-    again = Witness(ada.url, headers=dict(ada.headers), address=new_address())
+    again = CheckedClient(ada.url, headers=dict(ada.headers), address=new_address())
     assert again.sign_in(PASSWORD).status == 303
     ada.get(f"/cookie/set?{urlencode({'name': 'probe', 'value': SCRIPT})}")
     tried = set()
@@ -182,7 +180,9 @@ FORGED = "\r\nsign-in account=ada address=192.0.2.66"
 def test_no_visitor_can_write_a_line_of_the_log() -> None:
     """Log injection: line ends in names, addresses, cookies and browsers (ASVS 16.4.1)."""
     with Site("ram", env={"DEMO_PASSWORD": PASSWORD}) as site:
-        visitor = Witness(site.url, headers={"User-Agent": "x\x0b\x1b[2K\x85sign-in account=ada address=192.0.2.66"})
+        visitor = CheckedClient(
+            site.url, headers={"User-Agent": "x\x0b\x1b[2K\x85sign-in account=ada address=192.0.2.66"}
+        )
         for name in (FORGED, "\u2028sign-in account=ada", "ada" + FORGED, "\x1b[2K"):
             visitor.post("/login", {"username": name, "password": GUESS})
             visitor.post("/login", {"username": "ada", "password": PASSWORD, "next": f"/{name}"})
@@ -194,7 +194,7 @@ def test_no_visitor_can_write_a_line_of_the_log() -> None:
         assert not re.search(r"^.?sign-in account=ada address=192", access, re.M)
 
 
-def test_an_answer_grants_nothing_to_other_origins(visitor: Witness) -> None:
+def test_an_answer_grants_nothing_to_other_origins(visitor: CheckedClient) -> None:
     """No CORS header, whatever origin asks (ASVS 3.4.2)."""
     for path in ("/", "/counter", "/login", "/nothing", "/static/style.css", "/healthz"):
         for method in ("GET", "OPTIONS"):
@@ -205,17 +205,17 @@ def test_an_answer_grants_nothing_to_other_origins(visitor: Witness) -> None:
 PRIVATE = ["/account", "/account/password", "/account/sessions"]
 
 
-def test_every_private_page_shows_the_way_out(ada: Witness) -> None:
+def test_every_private_page_shows_the_way_out(ada: CheckedClient) -> None:
     """A button that signs out (ASVS 7.4.4)."""
     for path in PRIVATE:
         assert "/logout" in [action for action, _ in forms_of(Page(ada.get(path).text), path)], path
 
 
-def test_password_fields_are_masked_empty_and_open_to_password_managers(ada: Witness) -> None:
+def test_password_fields_are_masked_empty_and_open_to_password_managers(ada: CheckedClient) -> None:
     """Masked, with the words by which password managers know them, and never filled in (ASVS 6.2.6, 6.2.7)."""
     answers = [ada.post("/account/password", {"current": GUESS, "new": GUESS, "again": GUESS[1:]})]
     answers += [ada.post("/account/sessions", {"end": "others", "password": GUESS})]
-    answers += [Witness(ada.url, address=new_address()).get("/login")]
+    answers += [CheckedClient(ada.url, address=new_address()).get("/login")]
     found = set()
     for answer in answers:
         for tag, attributes in Page(answer.text).tags:
@@ -237,12 +237,12 @@ def guarded() -> Iterator[Site]:
         yield site
 
 
-def guess(attacker: Visitor, name: str = "ada", password: str = GUESS) -> Answer:
+def guess(attacker: Client, name: str = "ada", password: str = GUESS) -> Response:
     """Send the login form."""
     return attacker.post("/login", {"username": name, "password": password}, **JSON)
 
 
-def guess_until_refused(attacker: Visitor, name: str = "ada") -> list[Answer]:
+def guess_until_refused(attacker: Client, name: str = "ada") -> list[Response]:
     """Guess passwords until the site does not take any more, and return the answers."""
     answers = [guess(attacker, name)]
     while answers[-1].status == 403:
@@ -253,7 +253,7 @@ def guess_until_refused(attacker: Visitor, name: str = "ada") -> list[Answer]:
 
 def test_who_guesses_has_to_wait_and_a_right_password_from_elsewhere_still_works(guarded: Site) -> None:
     """ASVS 6.1.1 and 6.3.1: brute force is slowed down, and nobody is locked out by it."""
-    attacker, ada = Witness(guarded.url), Witness(guarded.url, address="127.0.0.2")
+    attacker, ada = CheckedClient(guarded.url), CheckedClient(guarded.url, address="127.0.0.2")
     refused = guess_until_refused(attacker)[-1]
     assert refused.status == refused.json["status"] == 429
     assert int(refused.headers["retry-after"]) >= 1
@@ -266,23 +266,23 @@ def test_who_guesses_has_to_wait_and_a_right_password_from_elsewhere_still_works
 
 
 def test_trying_many_names_is_slowed_down_like_trying_many_passwords(guarded: Site) -> None:
-    attacker = Witness(guarded.url, address=new_address())
+    attacker = CheckedClient(guarded.url, address=new_address())
     answers = [guess(attacker, secrets.token_hex(8)) for _ in range(25)]
     assert {answer.status for answer in answers} == {403, 429}
 
 
 def test_an_unknown_name_is_slowed_down_like_a_known_one(guarded: Site) -> None:
     """The throttle does not tell which names exist (ASVS 6.3.8)."""
-    known = guess_until_refused(Witness(guarded.url, address=new_address()))
-    unknown = guess_until_refused(Witness(guarded.url, address=new_address()), "nobody")
+    known = guess_until_refused(CheckedClient(guarded.url, address=new_address()))
+    unknown = guess_until_refused(CheckedClient(guarded.url, address=new_address()), "nobody")
     told = [{re.sub(r"\d+ seconds?|a second", "N", answer.text) for answer in answers} for answers in (known, unknown)]
     assert told[0] == told[1] and len(told[0]) == 2
 
 
 def test_guesses_at_the_same_time_are_all_counted(guarded: Site) -> None:
     """A race: each guess is counted before it is looked at, so that no more get through at once than one by one."""
-    one_by_one = len(guess_until_refused(Visitor(guarded.url, address=new_address()))) - 1
-    crowd = Visitor(guarded.url, address=new_address())
+    one_by_one = len(guess_until_refused(Client(guarded.url, address=new_address()))) - 1
+    crowd = Client(guarded.url, address=new_address())
     with ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: guess(crowd, "grace").status, range(40)))
     assert set(answers) <= {403, 429, 503}
@@ -291,7 +291,7 @@ def test_guesses_at_the_same_time_are_all_counted(guarded: Site) -> None:
 
 def test_each_step_of_an_account_is_one_line_of_the_log(guarded: Site) -> None:
     """Who signs in, fails to, or signs out, and from where (ASVS 16.3.1)."""
-    ada = Witness(guarded.url, address=new_address())
+    ada = CheckedClient(guarded.url, address=new_address())
     guess(ada)
     ada.sign_in(PASSWORD)
     ada.post("/logout")
@@ -302,7 +302,7 @@ def test_each_step_of_an_account_is_one_line_of_the_log(guarded: Site) -> None:
 
 def test_a_visitor_cannot_choose_the_address_that_is_counted(guarded: Site) -> None:
     """Forwarded headers of whoever is no trusted proxy do not get around the throttle (ASVS 4.1.3, 15.3.4)."""
-    attacker = Witness(guarded.url, address=new_address())
+    attacker = CheckedClient(guarded.url, address=new_address())
     guess_until_refused(attacker, "heidi")
     for header in ("X-Forwarded-For", "Forwarded", "X-Real-IP", "Client-IP", "True-Client-IP"):
         for value in ("192.0.2.1", "for=192.0.2.1", "127.0.0.1, 192.0.2.7"):
@@ -310,33 +310,18 @@ def test_a_visitor_cannot_choose_the_address_that_is_counted(guarded: Site) -> N
             assert answer.status == 429
 
 
-def send_here(application: Any, path: str, form: dict[str, str], jar: dict[str, str]) -> int:
-    """Send a form to an application in this process, and return the status."""
-    body = urlencode(form).encode()
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": "POST", "PATH_INFO": path, "wsgi.input": io.BytesIO(body), "REMOTE_ADDR": new_address(),
-        "CONTENT_LENGTH": str(len(body)), "CONTENT_TYPE": "application/x-www-form-urlencoded",
-        "HTTP_ACCEPT": "application/json", "HTTP_COOKIE": "; ".join(f"{name}={value}" for name, value in jar.items()),
-    }  # fmt: skip
-    setup_testing_defaults(environ)
-    started: list[Any] = []
-    answer = application(environ, lambda status, headers, error=None: started.append((status, headers)))
-    try:
-        body = b"".join(answer)
-    finally:
-        answer.close()
-    status, headers = started[-1]
-    leaks.spool.answered(f"POST {path}", headers, body)
-    for name, value in headers:
-        if name.lower() == "set-cookie":
-            key, _, rest = value.partition("=")
-            jar[key] = rest.partition(";")[0]
-    return int(status[:3])
+def here(application: Any) -> WsgiClient:
+    """Return somebody with a program, in front of an application in this process."""
+    return WsgiClient(application, headers=JSON, address=new_address(), url="http://127.0.0.1")
 
 
-def sign_in_here(application: Any, name: str, password: str, jar: dict[str, str] | None = None) -> int:
+def sign_in_here(application: Any, name: str, password: str) -> int:
     """Send the login form to an application in this process, and return the status."""
-    return send_here(application, "/login", {"username": name, "password": password}, {} if jar is None else jar)
+    return sign_in(here(application), name, password)
+
+
+def sign_in(visitor: Client, name: str = "ada", password: str = PASSWORD) -> int:
+    return visitor.post("/login", {"username": name, "password": password}).status
 
 
 @pytest.fixture
@@ -349,10 +334,10 @@ def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any
     sessions.close_stores(application)
 
 
-def in_between(function: Callable[..., int], *args: Any) -> int:
-    """Call it in a thread of its own: what CherryPy knows of a request belongs to its thread."""
+def in_between(visitor: Client, path: str, form: dict[str, str]) -> int:
+    """Send a form in a thread of its own: what CherryPy knows of a request belongs to its thread."""
     with ThreadPoolExecutor(1) as pool:
-        return pool.submit(function, *args).result(30)
+        return pool.submit(visitor.post, path, form).result(30).status
 
 
 def while_hashing(monkeypatch: pytest.MonkeyPatch, happens: Callable[[], object]) -> None:
@@ -375,12 +360,11 @@ def test_a_sign_in_with_the_old_password_under_way_while_the_owner_changes_it_ge
     application: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Waiting for a turn to be hashed takes seconds under load (ASVS 7.4.3)."""
-    owner: dict[str, str] = {}
-    thief: dict[str, str] = {}
-    assert sign_in_here(application, "ada", PASSWORD, owner) == 303
+    owner, thief = here(application), here(application)
+    assert sign_in(owner) == 303
     form = {"current": PASSWORD, "new": NEW, "again": NEW, "end_others": "yes"}
-    while_hashing(monkeypatch, lambda: in_between(send_here, application, "/account/password", form, owner))
-    assert sign_in_here(application, "ada", PASSWORD, thief) == 403
+    while_hashing(monkeypatch, lambda: in_between(owner, "/account/password", form))
+    assert sign_in(thief) == 403
     assert sign_in_here(application, "ada", NEW) == 303
 
 
@@ -388,32 +372,30 @@ def test_a_sign_in_under_way_while_all_others_are_ended_is_one_of_them(
     application: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ASVS 7.4.3: it was proved before."""
-    owner: dict[str, str] = {}
-    other: dict[str, str] = {}
-    assert sign_in_here(application, "ada", PASSWORD, owner) == 303
+    owner, other = here(application), here(application)
+    assert sign_in(owner) == 303
     form = {"end": "others", "password": PASSWORD}
-    while_hashing(monkeypatch, lambda: in_between(send_here, application, "/account/sessions", form, owner))
-    assert sign_in_here(application, "ada", PASSWORD, other) == 303
-    assert send_here(application, "/account/sessions", {}, other) == 401
-    assert send_here(application, "/account/sessions", {}, owner) == 400, "signed in, and it says what to end"
+    while_hashing(monkeypatch, lambda: in_between(owner, "/account/sessions", form))
+    assert sign_in(other) == 303
+    assert other.post("/account/sessions").status == 401
+    assert owner.post("/account/sessions").status == 400, "signed in, and it says what to end"
 
 
 def test_of_two_password_changes_under_way_only_one_is_made(application: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The second has proved the old password only (ASVS 6.2.3)."""
-    jars: list[dict[str, str]] = [{}, {}]
-    for jar in jars:
-        assert sign_in_here(application, "ada", PASSWORD, jar) == 303
+    first, second = here(application), here(application)
+    assert sign_in(first) == sign_in(second) == 303
     forms = [{"current": PASSWORD, "new": new, "again": new} for new in (NEW, NEW[::-1])]
     accounts = application.config["/"]["tools.sessions.accounts"]
     change, statuses = accounts.change_password, []
 
     def later(*args: Any) -> bool:
         monkeypatch.setattr(accounts, "change_password", change)
-        statuses.append(in_between(send_here, application, "/account/password", forms[0], jars[0]))
+        statuses.append(in_between(first, "/account/password", forms[0]))
         return bool(change(*args))
 
     monkeypatch.setattr(accounts, "change_password", later)
-    statuses.append(send_here(application, "/account/password", forms[1], jars[1]))
+    statuses.append(second.post("/account/password", forms[1]).status)
     assert statuses == [303, 403]
     assert sign_in_here(application, "ada", NEW) == 303 and sign_in_here(application, "ada", NEW[::-1]) == 403
 
@@ -451,5 +433,5 @@ def test_what_fails_while_headers_are_read_is_a_500_and_in_the_log(
 
     with monkeypatch.context() as patch:
         patch.setattr(Request, "process_headers", fail)
-        assert send_here(application, "/login", {}, {}) == 500
+        assert here(application).post("/login").status == 500
     assert "RuntimeError: an unknown kind of header" in caplog.text and "Traceback" in caplog.text

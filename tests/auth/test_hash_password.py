@@ -20,7 +20,7 @@ import app
 from auth.accounts import Accounts
 from auth.passwords import hash_password
 from tests.support import leaks
-from tests.support.site import environment
+from tests.support.process import environment
 from web import settings
 from web.settings import ROOT, StartError
 
@@ -52,8 +52,8 @@ class Terminal:
         printed, _ = self._command.communicate(timeout=30)
         while self._read():
             pass
-        leaks.spool.password(PASSWORD)
-        leaks.spool.wrote("console", printed + self.shown)
+        leaks.recorder.password(PASSWORD)
+        leaks.recorder.wrote("console", printed + self.shown)
         return self._command.returncode, printed
 
     def _read(self) -> bool:
@@ -148,9 +148,7 @@ def test_what_will_not_do_is_said_in_one_line_and_prints_no_hash(
     assert capsys.readouterr() == ("", f"app.py: {said}\n")
 
 
-@pytest.mark.parametrize(
-    "name", ["a:b", "[ada]", "#ada", ";ada", "a = b", "", " ada", "ada\nbob", "a\x00", "a" * 101]
-)
+@pytest.mark.parametrize("name", ["a:b", "[ada]", "#ada", ";ada", "a = b", "", " ada", "ada\nbob", "a\x00", "a" * 101])
 def test_a_name_that_the_configuration_would_read_as_something_else_is_refused(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

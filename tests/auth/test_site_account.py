@@ -17,9 +17,10 @@ from auth import device
 from pages.login import local_path
 from tests.conftest import PASSWORD
 from tests.support.backends import environment_of
-from tests.support.site import LESSONS, Site
-from tests.support.visitor import Answer, new_address
-from tests.support.witness import JSON, Page, Witness, place
+from tests.support.client import JSON, CheckedClient, Response, new_address
+from tests.support.page import Page
+from tests.support.process import LESSONS
+from tests.support.site import Site
 from web import times
 
 PRIVATE = ["/login", "/account", "/account/password", "/account/sessions"]
@@ -34,22 +35,22 @@ def site() -> Iterator[Site]:
         yield site
 
 
-def signed_in(site: Site, browser: str = "curl/8.5.0") -> Witness:
+def signed_in(site: Site, browser: str = "curl/8.5.0") -> CheckedClient:
     """Somebody who is signed in as ada, from an address and with a browser of their own."""
-    witness = Witness(site.url, headers={"User-Agent": browser}, address=new_address())
-    assert witness.sign_in(PASSWORD).status == 303
-    return witness
+    client = CheckedClient(site.url, headers={"User-Agent": browser}, address=new_address())
+    assert client.sign_in(PASSWORD).status == 303
+    return client
 
 
-def devices(witness: Witness) -> list[dict[str, Any]]:
+def devices(client: CheckedClient) -> list[dict[str, Any]]:
     """What /account/sessions lists."""
-    found: list[dict[str, Any]] = witness.get("/account/sessions", **JSON).json["sessions"]
+    found: list[dict[str, Any]] = client.get("/account/sessions", **JSON).json["sessions"]
     return found
 
 
-def own(witness: Witness) -> dict[str, Any]:
+def own(client: CheckedClient) -> dict[str, Any]:
     """The one of them that is the visitor's own."""
-    [mine] = [entry for entry in devices(witness) if entry["current"]]
+    [mine] = [entry for entry in devices(client) if entry["current"]]
     return mine
 
 
@@ -57,16 +58,16 @@ def own(witness: Witness) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("path", PRIVATE[1:])
-def test_a_stranger_is_sent_to_sign_in_and_then_back_here(visitor: Witness, path: str) -> None:
-    assert place(visitor.get(path), visitor.url) == f"/login?next={path}"
+def test_a_stranger_is_sent_to_sign_in_and_then_back_here(visitor: CheckedClient, path: str) -> None:
+    assert visitor.get(path).redirects_to == f"/login?next={path}"
     refused = visitor.get(path, **JSON)
     assert refused.status == refused.json["status"] == 401 and "www-authenticate" in refused.headers
-    assert place(visitor.sign_in(PASSWORD, next=path), visitor.url) == path
+    assert visitor.sign_in(PASSWORD, next=path).redirects_to == path
     assert visitor.get(path).status == 200
 
 
 @pytest.mark.parametrize("path", PRIVATE[2:])
-def test_the_form_of_a_stranger_changes_nothing_and_counts_as_no_try(visitor: Witness, path: str) -> None:
+def test_the_form_of_a_stranger_changes_nothing_and_counts_as_no_try(visitor: CheckedClient, path: str) -> None:
     form = {"current": PASSWORD, "new": NEW, "again": NEW, "end": "others", "password": PASSWORD}
     fields = ("current", "new", "again") if path.endswith("password") else ("end", "password")
     for _ in range(8):
@@ -74,7 +75,7 @@ def test_the_form_of_a_stranger_changes_nothing_and_counts_as_no_try(visitor: Wi
     assert visitor.sign_in(PASSWORD).status == 303
 
 
-def test_everything_private_stays_out_of_every_cache(ada: Witness) -> None:
+def test_everything_private_stays_out_of_every_cache(ada: CheckedClient) -> None:
     answers = [ask(path) for path in PRIVATE for ask in (ada.get, lambda path: ada.get(path, **JSON))]
     answers += [ada.post("/account/sessions", {"end": "others"}), ada.post("/account/password")]
     ada.cookies.clear()
@@ -103,7 +104,7 @@ def test_a_device_that_was_ended_is_signed_out_and_no_other(site: Site) -> None:
     desk, phone, tablet = signed_in(site), signed_in(site), signed_in(site)
     reference, before = own(phone)["reference"], dict(desk.cookies)
     ended = desk.post("/account/sessions", {"end": reference, "password": PASSWORD})
-    assert place(ended, desk.url) == "/account/sessions"
+    assert ended.redirects_to == "/account/sessions"
     assert phone.user() is None
     assert desk.user() == tablet.user() == "ada"
     assert reference not in [entry["reference"] for entry in devices(desk)]
@@ -112,7 +113,7 @@ def test_a_device_that_was_ended_is_signed_out_and_no_other(site: Site) -> None:
 
 def test_all_others_are_ended_at_once(site: Site) -> None:
     desk, phone = signed_in(site), signed_in(site)
-    stays = Witness(site.url, address=new_address())
+    stays = CheckedClient(site.url, address=new_address())
     stays.sign_in(PASSWORD, stay="yes")
     assert desk.post("/account/sessions", {"end": "others", "password": PASSWORD}).status == 303
     assert phone.user() is None and stays.user() is None
@@ -139,12 +140,12 @@ def test_what_cannot_be_ended_is_refused_and_nothing_ends(site: Site) -> None:
 def test_a_form_that_ends_a_session_and_is_sent_again_leads_to_the_list(site: Site) -> None:
     desk, phone = signed_in(site), signed_in(site)
     form, before = {"end": own(phone)["reference"], "password": PASSWORD}, desk.twin()
-    for witness in (desk, before):
-        assert place(witness.post("/account/sessions", form), site.url) == "/account/sessions"
+    for client in (desk, before):
+        assert client.post("/account/sessions", form).redirects_to == "/account/sessions"
     assert before.user() == "ada" and phone.user() is None
 
 
-def test_ones_own_session_is_not_ended_from_the_list(ada: Witness) -> None:
+def test_ones_own_session_is_not_ended_from_the_list(ada: CheckedClient) -> None:
     form = {"end": own(ada)["reference"], "password": PASSWORD}
     assert ada.post("/account/sessions", form).status == 404
     assert ada.user() == "ada"
@@ -152,9 +153,9 @@ def test_ones_own_session_is_not_ended_from_the_list(ada: Witness) -> None:
 
 @pytest.mark.parametrize("header", ["<script>alert(1)</script>/1.0 bot", "x" * 4000, "\x80\xff\x9b2J", ""])
 def test_a_hostile_user_agent_is_text(site: Site, header: str) -> None:
-    witness = signed_in(site, header)
-    page = witness.get("/account/sessions")
-    assert page.status == 200 and len(own(witness)["browser"]) <= 128
+    client = signed_in(site, header)
+    page = client.get("/account/sessions")
+    assert page.status == 200 and len(own(client)["browser"]) <= 128
     assert Page(page.text).values("script", "src") == [
         "/static/copy.js", "/static/once.js", *(["/lessons/static/xray.js"] if LESSONS else []),
     ]  # fmt: skip
@@ -203,7 +204,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("field", MISTAKES)
-def test_what_is_wrong_with_a_new_password_is_said_at_its_field(ada: Witness, field: str) -> None:
+def test_what_is_wrong_with_a_new_password_is_said_at_its_field(ada: CheckedClient, field: str) -> None:
     form, status = MISTAKES[field]
     answer = ada.post("/account/password", form)
     inputs = {attrs["id"]: attrs for tag, attrs in Page(answer.text).tags if tag == "input" and "id" in attrs}
@@ -214,24 +215,24 @@ def test_what_is_wrong_with_a_new_password_is_said_at_its_field(ada: Witness, fi
     assert ada.post("/account/password", form, **JSON).json["status"] == status
 
 
-def test_the_password_is_not_changed_by_whoever_does_not_know_it(site: Site, ada: Witness) -> None:
+def test_the_password_is_not_changed_by_whoever_does_not_know_it(site: Site, ada: CheckedClient) -> None:
     for new in (NEW, PASSWORD + NEW):
         answer = ada.post("/account/password", {"current": "guess", "new": new, "again": new})
         assert answer.status == 403 and "That is not your current password." in answer.text
-        assert Witness(site.url, address=new_address()).sign_in(new).status == 403
+        assert CheckedClient(site.url, address=new_address()).sign_in(new).status == 403
     signed_in(site)
 
 
-def test_nothing_is_said_of_a_new_password_to_whoever_does_not_know_the_current_one(ada: Witness) -> None:
+def test_nothing_is_said_of_a_new_password_to_whoever_does_not_know_the_current_one(ada: CheckedClient) -> None:
     """To judge one takes up to a third of a second, which no throttle would bound."""
     for new in ("short", "passwordpassword"):
         answer = ada.post("/account/password", {"current": "guess", "new": new, "again": new})
         assert answer.status == 403 and "new-error" not in answer.text
 
 
-def test_guesses_at_the_current_password_are_slowed_down_like_those_at_the_sign_in(ada: Witness) -> None:
+def test_guesses_at_the_current_password_are_slowed_down_like_those_at_the_sign_in(ada: CheckedClient) -> None:
     form = {"current": "guess", "new": NEW, "again": NEW}
-    answers: list[Answer] = []
+    answers: list[Response] = []
     while not answers or answers[-1].status == 403:
         answers.append(ada.post("/account/password", form, **JSON))
         assert len(answers) < 20, "nothing slowed it down"
@@ -248,11 +249,11 @@ def small_site() -> Iterator[Site]:
         yield site
 
 
-def grace(site: Site, password: str = PASSWORD) -> Witness:
+def grace(site: Site, password: str = PASSWORD) -> CheckedClient:
     """Somebody who tries to sign in as grace."""
-    witness = Witness(site.url, address=new_address())
-    witness.post("/login", {"username": "grace", "password": password})
-    return witness
+    client = CheckedClient(site.url, address=new_address())
+    client.post("/login", {"username": "grace", "password": password})
+    return client
 
 
 def test_a_password_form_that_is_sent_again_leads_to_where_the_first_one_did(small_site: Site) -> None:
@@ -261,16 +262,16 @@ def test_a_password_form_that_is_sent_again_leads_to_where_the_first_one_did(sma
         assert desk.count() == 1
         before = desk.twin()
         form = {"current": PASSWORD, "new": NEW, "again": NEW, **ends_others}
-        for witness in (desk, before):
-            assert place(witness.post("/account/password", form), desk.url) == "/account"
+        for client in (desk, before):
+            assert client.post("/account/password", form).redirects_to == "/account"
         assert before.user() == "grace" and before.count() == 2
         assert "Your password was changed." in before.get("/account").text
         assert "Your password was changed." not in before.get("/account").text
         assert before.post("/account/password", {"current": NEW, "new": PASSWORD, "again": PASSWORD}).status == 303
 
 
-def test_the_cookie_of_a_session_that_has_moved_opens_nothing_without_the_password(ada: Witness) -> None:
-    before, stranger = ada.twin(), Witness(ada.url, address=ada.address)
+def test_the_cookie_of_a_session_that_has_moved_opens_nothing_without_the_password(ada: CheckedClient) -> None:
+    before, stranger = ada.twin(), CheckedClient(ada.url, address=ada.address)
     ada.sign_in(PASSWORD)
     forms = {"/account/password": {"current": PASSWORD, "new": NEW, "again": NEW},
              "/account/sessions": {"end": "others", "password": NEW}}  # fmt: skip
@@ -287,7 +288,7 @@ def test_a_password_is_changed_for_good_and_a_removed_account_is_signed_out(smal
     desk, phone = grace(small_site), grace(small_site)
     before = desk.twin()
     form = {"current": PASSWORD, "new": NEW, "again": NEW}
-    assert place(desk.post("/account/password", form), desk.url) == "/account"
+    assert desk.post("/account/password", form).redirects_to == "/account"
     assert before.cookies != desk.cookies, "the password was asked for again, so the session has a new id"
     assert phone.user() == "grace", "ending the others was not asked for"
     form = {"current": NEW, "new": NEW[::-1], "again": NEW[::-1], "end_others": "yes"}
@@ -318,7 +319,7 @@ def test_the_sites_own_paths_are_kept_as_they_are(path: str) -> None:
 
 
 def test_staying_signed_in_is_a_cookie_with_limits_of_its_own_and_otherwise_it_ends_with_the_browser(
-    visitor: Witness,
+    visitor: CheckedClient,
 ) -> None:
     def age() -> str:
         [morsel] = visitor.sign_in(PASSWORD, **stay).cookies.values()
@@ -332,13 +333,13 @@ def test_staying_signed_in_is_a_cookie_with_limits_of_its_own_and_otherwise_it_e
     assert morsel["max-age"] == str(14 * 24 * 3600), "asking for the password again does not change that"
 
 
-def test_the_form_says_how_long_one_stays_and_keeps_what_was_ticked(visitor: Witness) -> None:
+def test_the_form_says_how_long_one_stays_and_keeps_what_was_ticked(visitor: CheckedClient) -> None:
     page = visitor.get("/login").text
     assert "For 14 days after your last visit, 30 days at most." in page and " checked>" not in page
     assert " checked>" in visitor.sign_in("wrong", stay="yes").text
 
 
-def test_signing_out_clears_what_the_browser_keeps_but_not_other_cookies(ada: Witness) -> None:
+def test_signing_out_clears_what_the_browser_keeps_but_not_other_cookies(ada: CheckedClient) -> None:
     ada.cookies["tea"] = "green"
     answer = ada.post("/logout")
     assert answer.headers["clear-site-data"] == '"cache", "storage"'

@@ -8,9 +8,9 @@ from urllib.parse import urlencode
 import pytest
 
 from tests.conftest import PASSWORD
+from tests.support.client import JSON, CheckedClient, new_address
+from tests.support.page import Page
 from tests.support.site import Site, mounted
-from tests.support.visitor import new_address
-from tests.support.witness import JSON, Page, Witness, place
 
 FORMS = mounted(["/cookie/delete", "/counter/reset", "/name", "/login", "/logout", "/account/password",
                  "/account/sessions"])  # fmt: skip
@@ -18,21 +18,21 @@ FORMS = mounted(["/cookie/delete", "/counter/reset", "/name", "/login", "/logout
 # --- signing in -------------------------------------------------------------------------------------------------------
 
 
-def test_the_account_is_for_who_is_signed_in(visitor: Witness) -> None:
-    assert place(visitor.get("/account"), visitor.url) == "/login?next=/account"
+def test_the_account_is_for_who_is_signed_in(visitor: CheckedClient) -> None:
+    assert visitor.get("/account").redirects_to == "/login?next=/account"
     refused = visitor.get("/account", **JSON)
     assert refused.status == refused.json["status"] == 401 and refused.json["error"]
     assert "www-authenticate" in refused.headers
     assert visitor.user() is None
-    assert place(visitor.sign_in(PASSWORD), visitor.url) == "/account"
+    assert visitor.sign_in(PASSWORD).redirects_to == "/account"
     assert visitor.get("/account", **JSON).json == {"user": "ada"}
     assert visitor.get("/account").headers["cache-control"] == "no-store"
     assert visitor.user() == "ada"
-    assert place(visitor.post("/logout"), visitor.url) == "/"
+    assert visitor.post("/logout").redirects_to == "/"
     assert visitor.get("/account", **JSON).status == 401
 
 
-def test_the_session_gets_a_new_id_at_login_and_at_logout_and_the_old_ones_are_worthless(known: Witness) -> None:
+def test_the_session_gets_a_new_id_at_login_and_at_logout_and_the_old_ones_are_worthless(known: CheckedClient) -> None:
     before = known.twin()
     known.sign_in(PASSWORD)
     during = known.twin()
@@ -43,7 +43,7 @@ def test_the_session_gets_a_new_id_at_login_and_at_logout_and_the_old_ones_are_w
     assert known.count() == 1
 
 
-def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(visitor: Witness) -> None:
+def test_a_wrong_password_and_an_unknown_user_get_the_same_answer(visitor: CheckedClient) -> None:
     attempts = [("ada", "wrong"), ("nobody", PASSWORD), ("ada", ""), ("", ""), ("adda", PASSWORD), ("ad a", PASSWORD)]
     for headers in ({}, JSON):
         answers = [visitor.post("/login", {"username": u, "password": p}, **headers) for u, p in attempts]
@@ -60,7 +60,7 @@ AS_TYPED = ["ADA", "ada ", " Ada\u00a0", "a\u200bda", "\uff21\uff24\uff21"]
 
 @pytest.mark.parametrize("typed", AS_TYPED)
 def test_a_name_typed_in_another_way_signs_in_to_the_account_as_it_is_registered(
-    visitor: Witness, site: Site, typed: str
+    visitor: CheckedClient, site: Site, typed: str
 ) -> None:
     before = site.output()
     assert visitor.post("/login", {"username": typed, "password": PASSWORD}).status == 303
@@ -70,13 +70,13 @@ def test_a_name_typed_in_another_way_signs_in_to_the_account_as_it_is_registered
     assert "sign-in account=ada " in f"{site.output().removeprefix(before)} ".replace("\n", " ")
 
 
-def test_a_name_typed_in_another_way_gives_no_further_tries(visitor: Witness) -> None:
+def test_a_name_typed_in_another_way_gives_no_further_tries(visitor: CheckedClient) -> None:
     answers = [visitor.post("/login", {"username": name, "password": "wrong"}) for name in AS_TYPED]
     assert {answer.status for answer in answers} == {403}
     assert visitor.sign_in(PASSWORD).status == 429
 
 
-def test_the_demo_account_is_for_this_machine_alone_however_its_name_is_typed(visitor: Witness) -> None:
+def test_the_demo_account_is_for_this_machine_alone_however_its_name_is_typed(visitor: CheckedClient) -> None:
     for typed in ("ada", *AS_TYPED):
         form = {"username": typed, "password": PASSWORD}
         visitor.address = new_address()
@@ -84,12 +84,12 @@ def test_the_demo_account_is_for_this_machine_alone_however_its_name_is_typed(vi
 
 
 @pytest.mark.parametrize("target", ["/counter", "/hello", "/cookie/set?name=a&value=b", "/account#x"])
-def test_signing_in_leads_on_to_where_one_was_going(visitor: Witness, target: str) -> None:
+def test_signing_in_leads_on_to_where_one_was_going(visitor: CheckedClient, target: str) -> None:
     page = Page(visitor.get(f"/login?{urlencode({'next': target})}").text)
     assert target in page.values("input", "value")
     wrong = Page(visitor.sign_in("wrong", next=target).text)
     assert target in wrong.values("input", "value")
-    assert place(visitor.sign_in(PASSWORD, next=target), visitor.url) == target.partition("#")[0]
+    assert visitor.sign_in(PASSWORD, next=target).redirects_to == target.partition("#")[0]
 
 
 ATTACKS = [
@@ -102,12 +102,12 @@ ATTACKS = [
 
 
 @pytest.mark.parametrize("target", ATTACKS)
-def test_signing_in_never_leads_to_another_site(visitor: Witness, target: str) -> None:
+def test_signing_in_never_leads_to_another_site(visitor: CheckedClient, target: str) -> None:
     tags = Page(visitor.get(f"/login?{urlencode({'next': target})}").text).tags
     hidden = [attrs["value"] or "" for _, attrs in tags if attrs.get("name") == "next"]
     assert all(re.match(r"/(?![/\\])", value) for value in hidden)
     answer = visitor.sign_in(PASSWORD, next=target)
-    assert re.match(r"/(?![/\\])", place(answer, visitor.url))
+    assert re.match(r"/(?![/\\])", answer.redirects_to)
     assert "x" not in visitor.cookies
 
 
@@ -116,7 +116,7 @@ TAKEN = [("/login", "username"), ("/login", "password"), ("/account/password", "
 
 
 @pytest.mark.parametrize(("path", "field"), TAKEN)
-def test_a_password_in_an_address_is_refused(ada: Witness, path: str, field: str) -> None:
+def test_a_password_in_an_address_is_refused(ada: CheckedClient, path: str, field: str) -> None:
     """An address is kept in logs and histories; the form would work with it all the same (ASVS 14.2.1)."""
     address = f"{path}?{field}=in-the-address"
     form = {"username": "ada", "current": "x", "new": "y", "again": "y", "password": "x", "end": "others"}
@@ -139,7 +139,7 @@ HALVES = {
 
 
 @pytest.mark.parametrize("path", mounted(HALVES))
-def test_half_of_a_character_in_a_field_is_the_senders_mistake(ada: Witness, path: str) -> None:
+def test_half_of_a_character_in_a_field_is_the_senders_mistake(ada: CheckedClient, path: str) -> None:
     sound = {"username": "ada", "password": PASSWORD, "current": PASSWORD, "next": "/counter"}
     for field in HALVES[path]:
         body = urlencode({name: HALF if name == field else sound.get(name, "x") for name in HALVES[path]})
@@ -156,7 +156,7 @@ ELSEWHERE = [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch
 
 
 @pytest.mark.parametrize("path", FORMS)
-def test_a_form_of_another_site_changes_nothing(ada: Witness, path: str) -> None:
+def test_a_form_of_another_site_changes_nothing(ada: CheckedClient, path: str) -> None:
     ada.count()
     before = dict(ada.cookies)
     form = {"/name": {"first": "M", "last": "M"}, "/cookie/delete": {"name": "session_id"}}.get(path, {})
@@ -169,7 +169,7 @@ def test_a_form_of_another_site_changes_nothing(ada: Witness, path: str) -> None
 
 
 @pytest.mark.parametrize("header", ["Origin", "Sec-Fetch-Site", "Referer"])
-def test_the_sites_own_form_is_taken(known: Witness, header: str) -> None:
+def test_the_sites_own_form_is_taken(known: CheckedClient, header: str) -> None:
     own = {"Origin": known.url, "Sec-Fetch-Site": "same-origin", "Referer": known.url + "/counter"}
     assert known.post("/counter/reset", **{header: own[header]}).status == 303
 
@@ -190,7 +190,7 @@ DAMAGED = {
 
 @pytest.mark.parametrize("path", FORMS)
 @pytest.mark.parametrize("damage", DAMAGED)
-def test_a_damaged_form_is_the_senders_error(visitor: Witness, path: str, damage: str) -> None:
+def test_a_damaged_form_is_the_senders_error(visitor: CheckedClient, path: str, damage: str) -> None:
     kind, body = DAMAGED[damage]
     answer = visitor.ask("POST", path, body, {"Content-Type": kind, **JSON})
     assert answer.status < 500, answer.text
@@ -201,7 +201,7 @@ def test_a_damaged_form_is_the_senders_error(visitor: Witness, path: str, damage
 
 
 @pytest.mark.parametrize("path", FORMS)
-def test_too_much_is_413(visitor: Witness, path: str) -> None:
+def test_too_much_is_413(visitor: CheckedClient, path: str) -> None:
     too_much = {"first": "a" * 1024 * 1024}
     answer = visitor.post(path, too_much, **JSON)
     assert answer.status == answer.json["status"] == 413

@@ -17,8 +17,9 @@ from auth import hashes, throttle
 from auth.accounts import Accounts
 from auth.authenticator import Gate
 from auth.throttle import Throttle
+from tests.support.application import application, logged
+from tests.support.client import Response, WsgiClient
 from tests.support.hashing import CHEAP, computed, line
-from tests.support.wsgi import Answer, Client, application, logged
 
 HERE, THERE = "192.0.2.1", "198.51.100.1"
 DAY = 86_400.0
@@ -383,15 +384,15 @@ class Door:
 
 
 @pytest.fixture
-def ask(tmp_path: Path, slow: Throttle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+def ask(tmp_path: Path, slow: Throttle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Response]:
     """Return a function that tries a password over WSGI."""
     monkeypatch.setattr(hashes, "TODAY", CHEAP)
     accounts = Accounts({"ada": line(PASSWORD)}, tmp_path / "accounts.sqlite")
-    client = Client(application(Door(Gate(accounts, slow)), storage_type="ram"))
+    client = WsgiClient(application(Door(Gate(accounts, slow)), storage_type="ram"))
     return lambda name, password: client.get(f"/{name}/{'right' if password == PASSWORD else 'wrong'}")
 
 
-def test_too_many_tries_are_429_with_a_time_to_come_back(ask: Callable[..., Answer], clock: Clock) -> None:
+def test_too_many_tries_are_429_with_a_time_to_come_back(ask: Callable[..., Response], clock: Clock) -> None:
     assert [ask("ada", "x").text for _ in range(5)] == ["no"] * 5
     refused = ask("ada", "x")
     assert (refused.status, refused.headers["retry-after"]) == (429, "2")
@@ -404,13 +405,13 @@ def test_too_many_tries_are_429_with_a_time_to_come_back(ask: Callable[..., Answ
     assert ask("ada", PASSWORD).text == "welcome"
 
 
-def test_a_long_wait_is_told_in_minutes(ask: Callable[..., Answer], slow: Throttle, clock: Clock) -> None:
+def test_a_long_wait_is_told_in_minutes(ask: Callable[..., Response], slow: Throttle, clock: Clock) -> None:
     waits(slow, clock, 16, address="127.0.0.1")
     refused = ask("ada", "x")
     assert refused.headers["retry-after"] == "900" and "Please wait 15 minutes" in refused.text
 
 
-def test_while_a_wait_runs_no_hash_is_computed_and_a_right_password_waits_too(ask: Callable[..., Answer]) -> None:
+def test_while_a_wait_runs_no_hash_is_computed_and_a_right_password_waits_too(ask: Callable[..., Response]) -> None:
     for _ in range(5):
         ask("ada", "x")
     with computed() as costs:
@@ -419,11 +420,11 @@ def test_while_a_wait_runs_no_hash_is_computed_and_a_right_password_waits_too(as
 
 
 @pytest.mark.parametrize("name", ["ada", "eve"])
-def test_unknown_and_known_names_are_slowed_down_alike(ask: Callable[..., Answer], name: str) -> None:
+def test_unknown_and_known_names_are_slowed_down_alike(ask: Callable[..., Response], name: str) -> None:
     assert [ask(name, "x").status for _ in range(7)] == [200] * 5 + [429] * 2
 
 
-def test_each_refusal_is_noted_without_what_was_typed(ask: Callable[..., Answer]) -> None:
+def test_each_refusal_is_noted_without_what_was_typed(ask: Callable[..., Response]) -> None:
     with logged() as lines:
         for name, password in [("ada", "hunter2"), ("hunter2", "x"), ("ada", PASSWORD)]:
             ask(name, password)
@@ -438,7 +439,7 @@ def test_each_refusal_is_noted_without_what_was_typed(ask: Callable[..., Answer]
 
 
 def test_accounts_that_do_not_answer_are_503_and_no_try(
-    ask: Callable[..., Answer], monkeypatch: pytest.MonkeyPatch
+    ask: Callable[..., Response], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*args: object) -> bool:
         raise sessions.Unavailable("no such disk")

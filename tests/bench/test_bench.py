@@ -17,7 +17,7 @@ from bench.report import Report
 from bench.stage import BACKENDS, SERVERS, SHARED
 from bench.visitors import percentile
 from docs import generate
-from tests.support.site import ROOT, environment
+from tests.support.process import ROOT, environment
 
 TITLES = [
     "Cost of a session", "Calls of a session", "Round trips a request", "One session, many requests",

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from tests.conftest import PASSWORD
 from tests.support.chromium import chromium, press, sign_in
-from tests.support.site import ROOT, Site
-from tests.support.visitor import Visitor
+from tests.support.client import Client
+from tests.support.process import ROOT
+from tests.support.site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -68,7 +69,7 @@ def devices(page: Page) -> None:
     """Show that the account is signed in here and on a phone, and nowhere else."""
     account(page)
     url = page.url.removesuffix("/account")
-    phone = Visitor(url, headers={"User-Agent": TELEPHONE})
+    phone = Client(url, headers={"User-Agent": TELEPHONE})
     phone.post("/login", {"username": "ada", "password": PASSWORD})
     page.goto("/account/sessions")
     page.get_by_label("Your password").fill(PASSWORD)

@@ -9,7 +9,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,8 +22,10 @@ from sessions.events import LOGGED
 from sessions.options import COMMON
 from sessions.registry import known_options
 from tests.docs.transcript import check, in_console
-from tests.support.site import Site, account, environment, folder, free_port, run
-from tests.support.visitor import Visitor
+from tests.support.client import JSON, Client
+from tests.support.process import account, environment, folder
+from tests.support.program import running
+from tests.support.site import Site, run
 from web.settings import ROOT
 
 DOCUMENTS = {
@@ -128,29 +129,10 @@ def test_the_program_of_the_readme_has_twelve_lines_and_counts(scratch: Path) ->
     (program,) = blocks("README.md", "python")
     assert len(program.splitlines()) == 12
     (scratch / "hello.py").write_text(program)
-    port = free_port()
-    # The program as it stands, on a free port: quickstart leaves alone what is configured before.
-    settings = {"server.socket_port": port, "engine.autoreload.on": False}
-    launcher = f"import cherrypy, runpy; cherrypy.config.update({settings!r}); runpy.run_path('hello.py')"
-    process = subprocess.Popen(
-        [sys.executable, "-c", launcher], cwd=scratch, env=environment({"PYTHONPATH": str(ROOT)}),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        visitor = Visitor(f"http://127.0.0.1:{port}")
-        end = time.monotonic() + 30
-        while True:
-            try:
-                answers = [visitor.get("/") for _ in range(3)]
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < end, "the program did not start"
-                time.sleep(0.02)
-        assert [answer.text for answer in answers] == ["1", "2", "3"]
-        assert answers[0].cookies["session_id"]["samesite"] == "Lax", "these are CherryPy's own sessions"
-    finally:
-        process.terminate()
-        process.wait(30)
+    with running(scratch / "hello.py") as visitor:
+        answers = [visitor.get("/") for _ in range(3)]
+    assert [answer.text for answer in answers] == ["1", "2", "3"]
+    assert answers[0].cookies["session_id"]["samesite"] == "Lax", "these are CherryPy's own sessions"
 
 
 def test_the_contract_is_run_as_the_page_shows(scratch: Path) -> None:
@@ -173,7 +155,7 @@ def test_a_backend_is_chosen_by_its_class(scratch: Path, profile: str) -> None:
     storage = folder()  # CherryPy's FileSession wants its folder to exist
     try:
         with Site(profile, args=more, storage=storage, env={"PYTHONPATH": f"{scratch}:{ROOT / 'examples'}"}) as site:
-            visitor = Visitor(site.url, headers={"Accept": "application/json"})
+            visitor = Client(site.url, headers=JSON)
             answers = [visitor.get("/counter") for _ in range(3)]
     finally:
         shutil.rmtree(storage)
@@ -185,7 +167,7 @@ def test_a_backend_is_chosen_by_its_class(scratch: Path, profile: str) -> None:
 def test_production_starts_with_the_file_that_is_shown_and_not_without(scratch: Path) -> None:
     (scratch / "my.conf").write_text(the_file("public.conf"))
     with Site("file", args=["--production", "--config", str(scratch / "my.conf")]) as site:
-        assert Visitor(site.url).get("/login").status == 200
+        assert Client(site.url).get("/login").status == 200
     refused = run("--production", "--port", "0")
     assert refused.returncode == 2 and "production needs https" in refused.stderr
 
@@ -222,6 +204,7 @@ RUN_BY = {
         "test_docs.py::test_a_backend_is_chosen_by_its_class",
     "mkdir -p var/theirs": "test_docs.py::test_a_backend_is_chosen_by_its_class",
     "python app.py --profile theirs --config theirs.conf": "test_docs.py::test_a_backend_is_chosen_by_its_class",
+    "python -m sessions convert old.conf > new.conf": "test_convert.py::test_what_it_prints_starts_a_site",
     "HOST=127.0.0.1 honcho start -c web=2":
         "test_cluster.py::test_honcho_runs_two_processes_of_the_procfile_on_ports_of_their_own",
     "gunicorn --config deploy/gunicorn.conf.py":

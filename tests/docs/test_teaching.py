@@ -14,8 +14,9 @@ from lessons.attributes.page import DEMOS
 from sessions.options import Settings
 from sessions.registry import known_options
 from tests.docs.transcript import check, in_console
-from tests.support.site import ROOT, Site
-from tests.support.visitor import Visitor
+from tests.support.client import JSON, Client
+from tests.support.process import ROOT
+from tests.support.site import Site
 from web.settings import SITE_CONF, read
 
 TEXT = (ROOT / "docs" / "teaching.md").read_text(encoding="utf-8")
@@ -50,7 +51,7 @@ def test_the_plan_takes_ninety_minutes_and_each_part_has_its_section() -> None:
 
 
 def test_each_page_of_the_plan_has_the_heading_that_is_quoted(site: Site) -> None:
-    visitor = Visitor(site.url)
+    visitor = Client(site.url)
     pages = {path.strip("`"): heading for _, path, heading, _ in rows()}
     for path, heading in pages.items():
         headings = re.findall(r"<h1[^>]*>(.*?)</h1>", visitor.get(path).text) if is_here(path) else [heading]
@@ -64,7 +65,7 @@ def test_every_command_prints_what_is_shown(site: Site, tmp_path: Path) -> None:
 
 
 def test_every_address_file_button_and_option_that_is_named_exists(site: Site) -> None:
-    visitor = Visitor(site.url)
+    visitor = Client(site.url)
     for path in set(re.findall(r"`(/[\w/-]*)`", TEXT)):
         assert not is_here(path) or visitor.get(path).status in (200, 303), path
     for name in re.findall(r"`((?:docs|tests|pages)/\S+)`", TEXT):
@@ -74,16 +75,16 @@ def test_every_address_file_button_and_option_that_is_named_exists(site: Site) -
     assert "thirteen" in TEXT and len(DEMOS) == 13
     buttons = {"/cookie/attributes": "Set them all", "/session": "Keep something", "/login": "Stay signed in"}
     for path, button in buttons.items():
-        assert f"*{button}" in RUNNING and button in Visitor(site.url).get(path).text
+        assert f"*{button}" in RUNNING and button in Client(site.url).get(path).text
 
 
 def test_a_number_is_as_long_as_is_told_and_a_dead_one_opens_nothing(site: Site) -> None:
-    visitor = Visitor(site.url)
+    visitor = Client(site.url)
     visitor.get("/counter")
     assert f"It has {len(visitor.cookies['session_id'])} characters" in RUNNING
     copy = visitor.twin()
     assert visitor.post("/session/end").cookies["session_id"]["max-age"] == "0"
-    assert copy.get("/counter", Accept="application/json").json == {"count": 1}
+    assert copy.get("/counter", **JSON).json == {"count": 1}
 
 
 def test_the_limits_that_are_told_are_those_of_the_site() -> None:

@@ -13,9 +13,9 @@ import pytest
 
 from sessions import Store
 from sessions.testing import StoreContract
+from tests.support.client import Client
+from tests.support.process import ROOT
 from tests.support.program import running
-from tests.support.site import ROOT
-from tests.support.visitor import Visitor
 
 EXAMPLES = ROOT / "examples"
 sys.path.append(str(EXAMPLES))
@@ -40,7 +40,7 @@ def test_the_cookie_is_set_read_and_deleted() -> None:
 def test_the_counter_counts_for_each_visitor(name: str) -> None:
     with running(EXAMPLES / name) as visitor:
         assert [visitor.get("/").text for _ in range(3)] == [f"You have been here {n} times.\n" for n in (1, 2, 3)]
-        assert Visitor(visitor.url).get("/").text == "You have been here 1 times.\n"
+        assert Client(visitor.url).get("/").text == "You have been here 1 times.\n"
 
 
 def test_the_name_is_kept_shown_as_text_and_forgotten() -> None:

@@ -19,7 +19,7 @@ from sessions.codec import decode
 from sessions.record import SESSION
 from sessions.registry import registry
 from tests.support.backends import environment_of
-from tests.support.witness import JSON, Witness
+from tests.support.client import JSON, CheckedClient
 from web import development
 from web.server import listen
 from web.settings import load_settings
@@ -35,7 +35,7 @@ class Laboratory:
     """
 
     application: cherrypy.Application
-    visitor: Witness
+    visitor: CheckedClient
 
     @property
     def lab(self) -> Any:
@@ -77,7 +77,7 @@ def laboratory(profile: str, folder: Path, **options: Any) -> Iterator[Laborator
         thread = threading.Thread(target=server.serve)
         thread.start()
         try:
-            yield Laboratory(application, Witness(server.url))
+            yield Laboratory(application, CheckedClient(server.url))
         finally:
             server.stop()
             thread.join()

@@ -21,7 +21,7 @@ from tests.pages.test_browser_access import faults
 from tests.pages.test_browser_pages import PHONE
 from tests.support.backends import BACKENDS
 from tests.support.chromium import NewPage, expect, press
-from tests.support.witness import JSON, Witness, place
+from tests.support.client import JSON, CheckedClient
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -39,12 +39,12 @@ class Played:
 
     def act(self, what: str) -> None:
         answer = self.visitor.post(f"{PATH}/act", {"run": self.run, "what": what})
-        self.run = place(answer, self.visitor.url).partition("run=")[2]
+        self.run = answer.redirects_to.partition("run=")[2]
 
     def move(self, clock: str, *steps: str) -> None:
         for by in steps:
             answer = self.visitor.post(f"{PATH}/move", {"run": self.run, "clock": clock, "by": by})
-            assert place(answer, self.visitor.url) == f"{PATH}?run={self.run}"
+            assert answer.redirects_to == f"{PATH}?run={self.run}"
 
     def shown(self, browser: str) -> dict[str, Any]:
         return dict(self.here.shown(f"{PATH}?run={self.run}")["browsers"][browser])
@@ -171,7 +171,7 @@ def test_with_clocks_apart_expires_alone_would_end_too_early_or_too_late(
 
 
 def test_moving_the_clock_ends_nobody_elses_session(played: Played) -> None:
-    neighbour = Witness(played.visitor.url)
+    neighbour = CheckedClient(played.visitor.url)
     assert neighbour.count() == 1
     played.move("server", *["lifetime"] * 11)
     played.act("use")
@@ -221,7 +221,7 @@ def test_a_look_changes_nothing_and_nor_does_another_site(in_ram: Laboratory) ->
         assert in_ram.visitor.get(f"{PATH}/{path}?run={played.run}&what=use").status == 405
         form = {"run": played.run, "what": "begin", "clock": "server", "by": "lifetime"}
         assert in_ram.visitor.post(f"{PATH}/{path}", form, Origin="http://evil.example").status == 403
-    assert in_ram.visitor.post(f"{PATH}/site/stays", **{"Sec-Fetch-Site": "cross-site"}).status == 403
+    assert in_ram.visitor.post(f"{PATH}/site/stays", sec_fetch_site="cross-site").status == 403
     first, second = (in_ram.shown(f"{PATH}?run={played.run}") for _ in range(2))
     assert first["log"] == second["log"] and played.record("stays") == before
     assert in_ram.visitor.cookies == {}, "and the visitor's own session was not touched"
@@ -241,9 +241,7 @@ def test_only_what_there_is_can_be_moved_and_a_day_at_most(in_ram: Laboratory) -
     assert now["server"] - now["browser"] == pytest.approx(86400, abs=1), "then neither clock has moved"
 
 
-def test_while_the_store_does_not_answer_the_page_is_503(
-    in_ram: Laboratory, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_while_the_store_does_not_answer_the_page_is_503(in_ram: Laboratory, monkeypatch: pytest.MonkeyPatch) -> None:
     played = Played(in_ram)
 
     def down(*args: object) -> None:
@@ -295,6 +293,7 @@ def test_both_clocks_in_a_browser(page: Page) -> None:
     expect(stays.get_by_text("The server’s time is over, the browser’s is not.")).to_be_visible()
     press(page, "Use both sessions")
     expect(page.locator(".events li").nth(1)).to_contain_text('{"begun": null}')
+
 
 def test_nothing_that_is_found_breaks_a_rule_of_wcag_2_2_aa(new_page: NewPage) -> None:
     page = new_page(viewport=PHONE)

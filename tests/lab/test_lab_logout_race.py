@@ -14,7 +14,7 @@ from lab.logout_race import WHO
 from sessions.events import unsubscribe
 from tests.lab.laboratory import Laboratory, laboratory
 from tests.support.backends import BACKENDS
-from tests.support.witness import JSON, Witness, place
+from tests.support.client import JSON, CheckedClient
 
 SAID = {"ours": "dead", "theirs": "alive"}
 ORDER = ["enter", "load", "leave", "between", "save", "browser", "copy"]
@@ -28,12 +28,12 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def visitor(lab: Laboratory) -> Witness:
-    return Witness(lab.visitor.url)
+def visitor(lab: Laboratory) -> CheckedClient:
+    return CheckedClient(lab.visitor.url)
 
 
-def play(visitor: Witness, **said: str) -> Any:
-    sent_to = place(visitor.post("/lab/logout-race/play", {**SAID, **said}), visitor.url)
+def play(visitor: CheckedClient, **said: str) -> Any:
+    sent_to = visitor.post("/lab/logout-race/play", {**SAID, **said}).redirects_to
     return visitor.get(sent_to.removesuffix("#outcome"), **JSON).json
 
 
@@ -45,7 +45,9 @@ def steps_of(result: Any, room: str) -> dict[str, Any]:
     return {step["name"]: step for step in steps}
 
 
-def test_a_session_that_was_ended_stays_dead_where_the_backend_can_revoke(lab: Laboratory, visitor: Witness) -> None:
+def test_a_session_that_was_ended_stays_dead_where_the_backend_can_revoke(
+    lab: Laboratory, visitor: CheckedClient
+) -> None:
     seen: list[sessions.Event] = []
     sessions.subscribe(seen.append)
     try:
@@ -68,7 +70,7 @@ def test_a_session_that_was_ended_stays_dead_where_the_backend_can_revoke(lab: L
         assert result["ours"]["outcome"] == "alive"
 
 
-def test_with_the_class_of_cherrypy_it_comes_back_with_its_cookie(lab: Laboratory, visitor: Witness) -> None:
+def test_with_the_class_of_cherrypy_it_comes_back_with_its_cookie(lab: Laboratory, visitor: CheckedClient) -> None:
     before = set(RamSession.cache)
     result = play(visitor)
     steps = steps_of(result, "theirs")
@@ -79,7 +81,7 @@ def test_with_the_class_of_cherrypy_it_comes_back_with_its_cookie(lab: Laborator
     assert set(RamSession.cache) == before, "the experiment leaves nothing behind"
 
 
-def test_what_was_expected_stands_beside_what_was_found(lab: Laboratory, visitor: Witness) -> None:
+def test_what_was_expected_stands_beside_what_was_found(lab: Laboratory, visitor: CheckedClient) -> None:
     result = play(visitor, theirs="dead")
     assert result["predicted"] == {"ours": "dead", "theirs": "dead"}
     page = html.unescape(visitor.get(f"/lab/logout-race?run={result['run']}").text)
@@ -94,7 +96,7 @@ def test_what_was_expected_stands_beside_what_was_found(lab: Laboratory, visitor
 
 
 @one_lab
-def test_the_visitors_own_session_is_not_in_the_play(visitor: Witness) -> None:
+def test_the_visitors_own_session_is_not_in_the_play(visitor: CheckedClient) -> None:
     assert visitor.count() == 1
     cookies = dict(visitor.cookies)
     play(visitor)
@@ -107,7 +109,7 @@ def test_the_visitors_own_session_is_not_in_the_play(visitor: Witness) -> None:
 
 
 @one_lab
-def test_one_play_at_a_time(lab: Laboratory, visitor: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_play_at_a_time(lab: Laboratory, visitor: CheckedClient, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lab.games.PATIENCE", 0)
     with lab.lab.logout_race._results.turn():
         answer = visitor.post("/lab/logout-race/play", SAID)
@@ -116,7 +118,7 @@ def test_one_play_at_a_time(lab: Laboratory, visitor: Witness, monkeypatch: pyte
 
 
 @one_lab
-def test_a_play_needs_a_post_from_this_machine_and_both_expectations(visitor: Witness) -> None:
+def test_a_play_needs_a_post_from_this_machine_and_both_expectations(visitor: CheckedClient) -> None:
     assert visitor.get("/lab/logout-race/play").status == 405
     assert visitor.post("/lab/logout-race/play", SAID, Origin="http://other.example").status == 403
     assert visitor.post("/lab/logout-race/play", SAID, Host="rebound.example").status == 403
@@ -128,7 +130,7 @@ def test_a_play_needs_a_post_from_this_machine_and_both_expectations(visitor: Wi
 
 
 @one_lab
-def test_the_id_of_cherrypys_own_class_is_shown_as_little_as_ours(visitor: Witness) -> None:
+def test_the_id_of_cherrypys_own_class_is_shown_as_little_as_ours(visitor: CheckedClient) -> None:
     visitor.get("/lab/logout-race/theirs/who")  # a stranger at this door gets one at once
     id = visitor.cookies["lab_logout"]
     shown = [visitor.get("/cookie/read", **JSON).text, visitor.get("/cookie/read").text, visitor.get("/counter").text]

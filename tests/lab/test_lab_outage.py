@@ -19,17 +19,16 @@ from lab import pause
 from lab.listening import NotOurs, servers_at
 from lab.outage import PATH
 from lab.pause import PauseError, paused, state
-from services import account
+from services import account, free_port
 from sessions.codec import decode
 from sessions.events import unsubscribe
 from tests.lab.laboratory import Laboratory, laboratory
 from tests.pages.test_browser_access import ALL, violations
 from tests.support.backends import environment_of, memcached, postgresql
-from tests.support.balancer import wait_until
 from tests.support.chromium import expect, press
-from tests.support.site import Site, free_port
-from tests.support.visitor import Visitor
-from tests.support.witness import JSON
+from tests.support.client import JSON, Client
+from tests.support.process import wait_until
+from tests.support.site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -122,7 +121,6 @@ def test_the_server_goes_on_when_the_site_ends_meanwhile(profile: str, signum: i
         asked = threading.Thread(target=cut_off, args=(site,))
         asked.start()
         site.wait_until(lambda: stands_still(profile), "stop the server")
-        assert site.process
         site.process.send_signal(signum)
         assert site.process.wait(15) == (0 if signum == signal.SIGTERM else -signum)
         wait_until(lambda: runs(profile), "the server goes on")
@@ -131,7 +129,7 @@ def test_the_server_goes_on_when_the_site_ends_meanwhile(profile: str, signum: i
 
 def cut_off(site: Site) -> None:
     try:
-        assert Visitor(site.url).post("/lab/outage", {"seconds": "6"}).status == 503
+        assert Client(site.url).post("/lab/outage", {"seconds": "6"}).status == 503
     except OSError:
         pass  # killed
     except Exception as error:  # http.client: the connection was closed without an answer

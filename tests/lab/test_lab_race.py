@@ -16,7 +16,7 @@ from lab.race_modes import MODES, THINKING
 from lab.race_run import Hit, Run
 from tests.lab.laboratory import Laboratory, laboratory, stored
 from tests.support.backends import BACKENDS
-from tests.support.witness import JSON, Witness, place
+from tests.support.client import JSON, CheckedClient
 
 SAFE, LOSING = ("around", "implicit"), ("none", "late", "two")
 HOLDS = {"none": 0, "late": 1, "two": 2, "around": 1, "implicit": 1}
@@ -30,22 +30,22 @@ def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 
 @pytest.fixture
-def visitor(lab: Laboratory) -> Witness:
-    return Witness(lab.visitor.url)
+def visitor(lab: Laboratory) -> CheckedClient:
+    return CheckedClient(lab.visitor.url)
 
 
 one_lab = pytest.mark.parametrize("lab", ["ram"], indirect=True)
 
 
-def in_store(lab: Laboratory, visitor: Witness) -> dict[str, Any]:
+def in_store(lab: Laboratory, visitor: CheckedClient) -> dict[str, Any]:
     """What the store has of a visitor's session."""
     return stored(lab.store("session_id"), visitor.cookies["session_id"])[1]
 
 
-def fire(visitor: Witness, mode: str, requests: int = 5) -> Any:
+def fire(visitor: CheckedClient, mode: str, requests: int = 5) -> Any:
     """Let the site send the requests, and return the result."""
     form = {"mode": mode, "requests": str(requests), "predicted": "1"}
-    sent_to = place(visitor.post("/lab/race/fire", form), visitor.url)
+    sent_to = visitor.post("/lab/race/fire", form).redirects_to
     return visitor.get(sent_to.removesuffix("#outcome"), **JSON).json
 
 
@@ -59,7 +59,7 @@ def spans(hit: Any, kind: str) -> list[Any]:
 @pytest.fixture(scope="module")
 def ran(lab: Laboratory) -> dict[str, tuple[Any, int]]:
     """One race of each mode: its result, and what the store had right after it."""
-    visitor = Witness(lab.visitor.url)
+    visitor = CheckedClient(lab.visitor.url)
     return {mode: (fire(visitor, mode), in_store(lab, visitor)["race"]) for mode in MODES}
 
 
@@ -113,7 +113,7 @@ def test_a_request_that_was_refused_is_shown_as_such(tmp_path: Path) -> None:
 
 
 @one_lab
-def test_a_browser_sends_the_requests_itself_and_tells_how_long_they_waited_in_it(visitor: Witness) -> None:
+def test_a_browser_sends_the_requests_itself_and_tells_how_long_they_waited_in_it(visitor: CheckedClient) -> None:
     begun = visitor.post("/lab/race/begin", {"mode": "implicit", "requests": "4", "predicted": "4"}, **JSON).json
     paths = [f"{begun['hit']}?run={begun['run']}&number={number}" for number in (1, 2, 3, 4)]
     with ThreadPoolExecutor(4) as pool:
@@ -128,7 +128,7 @@ def test_a_browser_sends_the_requests_itself_and_tells_how_long_they_waited_in_i
 
 
 @one_lab
-def test_nothing_else_in_the_session_is_touched(lab: Laboratory, visitor: Witness) -> None:
+def test_nothing_else_in_the_session_is_touched(lab: Laboratory, visitor: CheckedClient) -> None:
     visitor.post("/name", {"first": "Ada", "last": "Lovelace"})
     before, id = in_store(lab, visitor), visitor.cookies["session_id"]
     fire(visitor, "none", 2)
@@ -140,7 +140,7 @@ def test_nothing_else_in_the_session_is_touched(lab: Laboratory, visitor: Witnes
 
 
 @one_lab
-def test_the_page_without_scripts_has_the_form_the_result_and_the_table(visitor: Witness) -> None:
+def test_the_page_without_scripts_has_the_form_the_result_and_the_table(visitor: CheckedClient) -> None:
     first = visitor.get("/lab/race")
     assert "Set-Cookie" not in first.headers and not visitor.cookies, "looking stores nothing"
     assert 'action="/lab/race/fire"' in first.text and "You said" not in first.text
@@ -152,7 +152,7 @@ def test_the_page_without_scripts_has_the_form_the_result_and_the_table(visitor:
 
 
 @one_lab
-def test_the_page_explains_the_trap_and_shows_the_code_that_runs(visitor: Witness) -> None:
+def test_the_page_explains_the_trap_and_shows_the_code_that_runs(visitor: CheckedClient) -> None:
     page = " ".join(visitor.get("/lab/race").text.split())
     assert "Two blocks, one after the other, are two steps" in page
     assert "What the second block does must not rest on what the first has read." in page
@@ -161,7 +161,7 @@ def test_the_page_explains_the_trap_and_shows_the_code_that_runs(visitor: Witnes
     assert MODES["none"].source == MODES["implicit"].source, "the difference is an option"
 
 
-def test_what_the_backend_cannot_do_is_said_in_its_own_words(lab: Laboratory, visitor: Witness) -> None:
+def test_what_the_backend_cannot_do_is_said_in_its_own_words(lab: Laboratory, visitor: CheckedClient) -> None:
     page = " ".join(html.unescape(visitor.get("/lab/race").text).split())
     store = lab.store("session_id")
     able = store.capabilities
@@ -185,7 +185,7 @@ def test_what_the_backend_cannot_do_is_said_in_its_own_words(lab: Laboratory, vi
     ],
 )
 def test_a_field_out_of_bounds_is_a_400_that_says_the_bounds(
-    visitor: Witness, action: str, field: str, values: list[str], said: str
+    visitor: CheckedClient, action: str, field: str, values: list[str], said: str
 ) -> None:
     for value in values:
         answer = visitor.post(f"/lab/race/{action}", {**RACE, field: value}, **JSON)
@@ -194,7 +194,7 @@ def test_a_field_out_of_bounds_is_a_400_that_says_the_bounds(
 
 
 @one_lab
-def test_a_request_that_belongs_to_no_race_is_refused(visitor: Witness) -> None:
+def test_a_request_that_belongs_to_no_race_is_refused(visitor: CheckedClient) -> None:
     run = visitor.post("/lab/race/begin", RACE, **JSON).json["run"]
     for path, status in {
         "/lab/race?run=x": 404,
@@ -218,7 +218,9 @@ def test_a_request_that_belongs_to_no_race_is_refused(visitor: Witness) -> None:
 
 
 @one_lab
-def test_a_race_of_which_no_request_came_through_is_shown(visitor: Witness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_race_of_which_no_request_came_through_is_shown(
+    visitor: CheckedClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("lab.race.PATIENCE", 0.01)
     run = visitor.post("/lab/race/begin", RACE, **JSON).json["run"]
     assert visitor.post(f"/lab/race/finish?run={run}", {"outside": "0,0"}, **JSON).json["missing"] == 2
@@ -226,7 +228,7 @@ def test_a_race_of_which_no_request_came_through_is_shown(visitor: Witness, monk
 
 
 @one_lab
-def test_a_race_may_take_as_long_as_its_visitor_likes(visitor: Witness) -> None:
+def test_a_race_may_take_as_long_as_its_visitor_likes(visitor: CheckedClient) -> None:
     run = visitor.post("/lab/race/begin", RACE, **JSON).json["run"]
     for number in (1, 2):
         assert visitor.post(f"/lab/race/hit/two?run={run}&number={number}").status == 200
@@ -236,7 +238,7 @@ def test_a_race_may_take_as_long_as_its_visitor_likes(visitor: Witness) -> None:
 
 
 @one_lab
-def test_what_changes_something_is_a_post_from_this_machine_and_this_site(visitor: Witness) -> None:
+def test_what_changes_something_is_a_post_from_this_machine_and_this_site(visitor: CheckedClient) -> None:
     for action in ("begin", "fire", "finish", "hit/two"):
         assert visitor.get(f"/lab/race/{action}").status == 405
         assert visitor.post(f"/lab/race/{action}", RACE, Origin="http://other.example").status == 403
@@ -246,7 +248,7 @@ def test_what_changes_something_is_a_post_from_this_machine_and_this_site(visito
 
 
 @one_lab
-def test_the_last_races_are_kept_and_no_more(visitor: Witness) -> None:
+def test_the_last_races_are_kept_and_no_more(visitor: CheckedClient) -> None:
     runs = [visitor.post("/lab/race/begin", RACE, **JSON).json["run"] for _ in range(KEPT + 1)]
     found = [visitor.get(f"/lab/race?run={run}", **JSON).status for run in runs]
     assert found == [404] + [200] * KEPT

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from tests.conftest import every_profile, opening
 from tests.pages.test_browser_access import ALL, COLOURS, violations
 from tests.support.chromium import NewPage, expect, press
+from tests.support.client import JSON
 from tests.support.site import Site
-from tests.support.witness import JSON
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

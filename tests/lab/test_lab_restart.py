@@ -16,13 +16,13 @@ from lab import instances
 from lab.instances import Instances, Place
 from lab.pause import descendants
 from lab.restart import AT_ONCE, BEFORE, IN_TURN, QUESTIONS, capabilities_of
+from services import free_port
 from tests.pages.test_browser_access import ALL, violations
 from tests.support.backends import BACKENDS, environment_of, options_of, postgresql
-from tests.support.balancer import wait_until
 from tests.support.chromium import expect, press
-from tests.support.site import Site, environment, folder, free_port
-from tests.support.visitor import Visitor
-from tests.support.witness import JSON, Witness
+from tests.support.client import JSON, CheckedClient, Client
+from tests.support.process import environment, folder, wait_until
+from tests.support.site import Site
 from web.settings import ROOT, load_settings, read
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def first() -> Iterator[Site]:
     """A site whose second sites find every server, and leave their files where the test sees them."""
     place = folder()
     with Site("ram", env={**environment_of("memcached"), **environment_of("postgresql"), "TMPDIR": str(place)}) as site:
-        Visitor(site.url).get("/lab/restart")  # it opens each store for a moment, which makes the table
+        Client(site.url).get("/lab/restart")  # it opens each store for a moment, which makes the table
         yield site
     assert list(place.iterdir()) == [], "the experiments have left files behind"
     place.rmdir()
@@ -42,7 +42,7 @@ def first() -> Iterator[Site]:
 
 def second_sites(site: Site) -> list[int]:
     """The processes that a site has started."""
-    return descendants(site.process.pid) if site.process else []
+    return descendants(site.process.pid)
 
 
 def sessions_in_the_database() -> set[str]:
@@ -57,7 +57,7 @@ def sessions_in_the_database() -> set[str]:
 def test_what_is_found_is_what_the_backend_declares(first: Site, profile: str, tmp_path: Path) -> None:
     able = capabilities_of(options_of(profile, tmp_path))
     before = sessions_in_the_database() if profile == "postgresql" else set()
-    told = Witness(first.url).post("/lab/restart", {"profile": profile, "restart": "yes"}, **JSON).json
+    told = CheckedClient(first.url).post("/lab/restart", {"profile": profile, "restart": "yes"}, **JSON).json
     found = {finding["question"]: finding for finding in told["findings"]}
     assert list(found) == list(QUESTIONS)
     assert [finding["predicted"] for finding in told["findings"]] == [True, False, False, False]
@@ -102,7 +102,7 @@ def test_the_page_compares_it_with_the_prediction_in_a_browser(first: Site, brow
 
 
 def test_what_cannot_be_asked_is_refused(first: Site) -> None:
-    visitor = Witness(first.url)
+    visitor = CheckedClient(first.url)
     assert "Choose a profile: ram, file" in visitor.post("/lab/restart", {"profile": "fil"}, **JSON).json["error"]
     assert visitor.post("/lab/restart", {"profile": "ram", "turn": "yes"}, **JSON).status == 400
     assert second_sites(first) == []
@@ -110,7 +110,7 @@ def test_what_cannot_be_asked_is_refused(first: Site) -> None:
 
 def test_a_profile_that_cannot_run_here_says_what_to_do() -> None:
     with Site("ram", env={"MEMCACHED_SERVERS": f"127.0.0.1:{free_port()}", "DATABASE_URL": "nonsense"}) as site:
-        visitor = Visitor(site.url)
+        visitor = Client(site.url)
         shown = visitor.get("/lab/restart").text
         assert "Its server does not answer: run make services." in shown and "a package is missing" in shown
         answer = visitor.post("/lab/restart", {"profile": "memcached"}, **JSON)
@@ -130,7 +130,7 @@ def test_there_are_two_at_most_one_experiment_at_a_time_and_all_end_with_the_sit
             seen: set[int] = set()
             site.wait_until(lambda site=site, seen=seen: note(site, seen) >= 2, "start two second sites")
             if end == "stop":
-                answer = Visitor(site.url).post("/lab/restart", {"profile": "ram"}, **JSON)
+                answer = Client(site.url).post("/lab/restart", {"profile": "ram"}, **JSON)
                 assert answer.status == 503 and "one at a time" in answer.json["error"]
             running = second_sites(site)
             assert 1 <= len(running) <= 2
@@ -151,7 +151,7 @@ def note(site: Site, seen: set[int]) -> int:
 
 def ask_in_vain(site: Site) -> None:
     try:
-        assert Visitor(site.url).post("/lab/restart", {"profile": "file"}).status == 503
+        assert Client(site.url).post("/lab/restart", {"profile": "file"}).status == 503
     except Exception as error:  # no answer: the site was killed
         assert isinstance(error, OSError) or "BadStatusLine" in repr(error) or "closed" in str(error)
 

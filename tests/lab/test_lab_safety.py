@@ -12,9 +12,9 @@ from pathlib import Path
 import argon2
 import pytest
 
-from tests.support.site import Site, account, environment, folder, run
-from tests.support.visitor import Visitor
-from tests.support.witness import JSON
+from tests.support.client import JSON, Client
+from tests.support.process import account, environment, folder
+from tests.support.site import Site, run
 from web.settings import ROOT
 
 OFF = "Off, for it is for development and for this machine alone: /lab."
@@ -31,7 +31,7 @@ IMPORTS_IT = re.compile(r"\b(?:import|from) (?:lab|tests\.lab\.laboratory)\b")
 
 def test_it_is_off_on_an_address_that_others_can_reach_and_says_so() -> None:
     with Site("ram", env={"HOST": "0.0.0.0"}) as site:  # noqa: S104 -- that is what is tested
-        visitor = Visitor(site.url)
+        visitor = Client(site.url)
         assert visitor.get("/lab").status == visitor.get("/lab/static/lab.css").status == 404
         assert visitor.post("/lab/restart", {"profile": "ram"}).status == 404
         assert OFF in site.output() and "/lab" not in visitor.get("/").text
@@ -40,7 +40,7 @@ def test_it_is_off_on_an_address_that_others_can_reach_and_says_so() -> None:
 def test_it_is_off_in_production_and_says_so() -> None:
     config = {"/": {"tools.proxy.on": True}, "users": {"ada": argon2.PasswordHasher().hash("a password for nothing")}}
     with Site("file", args=["--production"], config=config) as site:
-        visitor = Visitor(site.url, headers={"X-Forwarded-Proto": "https"})
+        visitor = Client(site.url, headers={"X-Forwarded-Proto": "https"})
         assert visitor.get("/lab").status == visitor.get("/lab/outage").status == 404
         assert OFF in site.output()
 
@@ -56,7 +56,7 @@ def behind() -> Iterator[Site]:
 
 
 def test_whoever_is_not_on_this_machine_or_calls_it_by_another_name_is_refused(behind: Site) -> None:
-    visitor = Visitor(behind.url)
+    visitor = Client(behind.url)
     strangers = {"Host": "rebound.example"}, {"X-Forwarded-Host": "rebound.example"}, {"X-Forwarded-For": "192.0.2.7"}
     for stranger in strangers:
         for path in ("/lab", "/lab/restart", "/lab/outage", "/lab/static/lab.css"):
@@ -71,19 +71,19 @@ def test_whoever_is_not_on_this_machine_or_calls_it_by_another_name_is_refused(b
 def test_whoever_comes_through_a_proxy_on_this_machine_is_refused_even_if_the_site_does_not_know_of_it() -> None:
     told = {"X-Forwarded-For": "192.0.2.7"}, {"X-Forwarded-Proto": "https"}, {"Forwarded": "for=_x"}, {"Via": "1.1 x"}
     with Site("ram") as site:
-        visitor = Visitor(site.url)
+        visitor = Client(site.url)
         assert [visitor.get("/lab", **header).status for header in ({}, *told)] == [200, 403, 403, 403, 403]
 
 
 @pytest.mark.parametrize("forwarded", ["", "192.0.2.7:443", "unknown", "127.0.0.1"])
 def test_a_proxy_that_does_not_say_for_whom_it_asks_opens_nothing(behind: Site, forwarded: str) -> None:
-    answer = Visitor(behind.url).get("/lab", **{"X-Forwarded-For": forwarded, "X-Forwarded-Proto": "https"})
+    answer = Client(behind.url).get("/lab", **{"X-Forwarded-For": forwarded, "X-Forwarded-Proto": "https"})
     assert answer.status == 403
 
 
 def test_a_form_of_another_site_starts_nothing(behind: Site) -> None:
     for page, form in (("/lab/restart", {"profile": "ram"}), ("/lab/outage", {"seconds": "2"})):
-        assert Visitor(behind.url).post(page, form, Origin="http://other.example").status == 403
+        assert Client(behind.url).post(page, form, Origin="http://other.example").status == 403
 
 
 # --- taken out --------------------------------------------------------------------------------------------------------
@@ -121,7 +121,7 @@ def test_with_its_folder_and_one_line_the_laboratory_is_gone_and_the_rest_works(
         ended = subprocess.run([*python, *arguments], cwd=copy, env=environment(), capture_output=True, text=True)
         assert ended.returncode == 0, ended.stdout[-3000:]
     with Site("ram", root=copy) as site:
-        visitor = Visitor(site.url)
+        visitor = Client(site.url)
         pages = [visitor.get(path) for path in ("/", "/counter", "/login", "/backends")]
         assert visitor.get("/lab").status == 404
         assert [(page.status, 'href="/lab' in page.text) for page in pages] == [(200, False)] * 4
@@ -137,8 +137,7 @@ def test_the_line_without_the_folder_stops_the_start_with_one_line(copy: Path) -
 def test_nothing_is_started_for_the_laboratory_before_it_is_asked() -> None:
     """And its experiments run without root's rights where the site does."""
     with Site("ram") as site:
-        assert site.process
-        visitor = Visitor(site.url)
+        visitor = Client(site.url)
         experiments = re.findall(r'href="(/lab/[a-z-]+)"', visitor.get("/lab").text)
         assert len(experiments) > 1 and [visitor.get(path).status for path in experiments] == [200] * len(experiments)
         assert 'href="/lab/restart"' in visitor.get("/backends").text, "a lesson leads to its experiment"

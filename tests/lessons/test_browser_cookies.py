@@ -11,7 +11,8 @@ import pytest
 from lessons.attributes.page import DEMOS
 from tests.support.balancer import Balancer
 from tests.support.chromium import OTHER_HOST, expect, press, watch
-from tests.support.site import ROOT, Site
+from tests.support.process import ROOT
+from tests.support.site import Site
 from web import settings
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ from lessons.counter.page import Counter
 from lessons.glossary.page import TERMS
 from tests.conftest import PASSWORD
 from tests.support.backends import environment_of
+from tests.support.client import JSON, CheckedClient, Client
+from tests.support.page import Page
 from tests.support.site import Site
-from tests.support.visitor import Visitor
-from tests.support.witness import JSON, Page, Witness
 
 # In the order in which a visitor sees them. The laboratory may be deleted.
 LESSONS = ["/cookie/", "/cookie/set", "/cookie/read", "/cookie/attributes", "/counter", "/name", "/hello", "/session",
@@ -25,7 +25,7 @@ NUMBERS = re.compile(r"octal numbers|written as a number|numbers and text|number
 
 def bodies(site: Site) -> dict[str, str]:
     """What is in <main> of each lesson: for a new visitor, and for ada where the page is hers."""
-    new, ada = Visitor(site.url), Visitor(site.url)
+    new, ada = Client(site.url), Client(site.url)
     ada.post("/login", {"username": "ada", "password": PASSWORD})
     found = {}
     for path in LESSONS:
@@ -57,7 +57,7 @@ def test_each_term_is_in_bold_once_where_it_is_taught_and_not_used_before(site: 
 @pytest.mark.parametrize("profile", ["file", "cookie"])
 def test_a_term_is_in_bold_also_where_a_page_tells_of_a_known_session(profile: str) -> None:
     with Site(profile, env=environment_of(profile)) as site:
-        visitor = Visitor(site.url)
+        visitor = Client(site.url)
         for path in ("/counter", "/counter", "/session"):
             page = visitor.get(path).text
             taught = [term for term in TERMS if term.path == path]
@@ -72,7 +72,7 @@ def test_the_lessons_say_session_id_and_not_number_coat_or_peg(site: Site) -> No
     assert [path for path in LESSONS[4:] if "session id" not in words(pages[path])] == ["/session/off", "/backends"]
 
 
-def test_the_glossary_leads_to_each_term_and_is_found_on_every_page(visitor: Witness) -> None:
+def test_the_glossary_leads_to_each_term_and_is_found_on_every_page(visitor: CheckedClient) -> None:
     told = visitor.get("/glossary", **JSON).json["terms"]
     assert told == [{"term": term.name, "meaning": term.meaning, "taught": term.taught} for term in TERMS]
     page = Page(visitor.get("/glossary").text)

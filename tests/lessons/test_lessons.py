@@ -5,20 +5,20 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from services import free_port
 from tests.conftest import PASSWORD
 from tests.docs.transcript import check, on_page
 from tests.support.backends import environment_of
-from tests.support.site import ROOT, Site, environment, folder, free_port
-from tests.support.visitor import Visitor
-from tests.support.witness import Page
+from tests.support.client import JSON, Client
+from tests.support.page import Page
+from tests.support.process import ROOT, Process, folder
+from tests.support.site import Site
 
 LESSON_FOLDERS = ROOT / "lessons"
 SOLUTIONS = {"last_visit": "counter", "forget": "name", "members": "signing_in", "dbm_sessions": "backends"}
@@ -37,7 +37,7 @@ def site(request: pytest.FixtureRequest) -> Iterator[Site]:
 
 def shown(site: Site, path: str) -> str:
     """The page as somebody sees it who is signed in where that is needed."""
-    visitor = Visitor(site.url)
+    visitor = Client(site.url)
     if path.startswith("/account"):
         visitor.post("/login", {"username": "ada", "password": PASSWORD})
     page = visitor.get(path)
@@ -85,7 +85,7 @@ def test_every_link_of_a_lesson_leads_somewhere_also_those_to_the_laboratory(sit
     assert {"/cookie/attributes", "/session/off"} <= links
     if (ROOT / "lab" / "race.py").exists():
         assert "/lab/race" in links
-    visitor = Visitor(site.url)
+    visitor = Client(site.url)
     assert {path: visitor.get(path).status for path in links if visitor.get(path).status not in (200, 303)} == {}
 
 
@@ -95,7 +95,7 @@ def test_without_the_laboratory_no_lesson_leads_there() -> None:
 
 
 def test_a_host_in_the_address_cannot_break_out_of_a_command(site: Site) -> None:
-    page = Visitor(site.url).get("/counter", Host="<b>x</b>$(id)").text
+    page = Client(site.url).get("/counter", Host="<b>x</b>$(id)").text
     assert "<b>x" not in page
 
 
@@ -106,25 +106,11 @@ def test_last_visit_tells_the_time_of_the_visit_before(tmp_path: Path) -> None:
     port = free_port()
     program = (LESSON_FOLDERS / "counter" / "last_visit.py").read_text().replace("8000", str(port))
     (tmp_path / "last_visit.py").write_text(program)
-    process = subprocess.Popen(
-        [sys.executable, "last_visit.py"], cwd=tmp_path, env=environment({"PYTHONPATH": str(ROOT)}),
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        visitor, end = Visitor(f"http://127.0.0.1:{port}"), time.monotonic() + 30
-        while True:
-            try:
-                first = visitor.get("/")
-                break
-            except OSError:
-                assert process.poll() is None and time.monotonic() < end, "the program did not start"
-                time.sleep(0.02)
-        assert first.text == "I have not seen you before.\n"
+    command, env = [sys.executable, "last_visit.py"], {"PYTHONPATH": str(ROOT)}
+    with Process(command, cwd=tmp_path, env=env, url=f"http://127.0.0.1:{port}") as process:
+        visitor, new = Client(process.url), Client(process.url)
+        assert visitor.get("/").text == new.get("/").text == "I have not seen you before.\n"
         assert re.fullmatch(r"You were here on \d\d \w+ \d{4} at \d\d:\d\d:\d\d UTC.\n", visitor.get("/").text)
-        assert Visitor(visitor.url).get("/").text == first.text
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +132,7 @@ def extended() -> Iterator[Site]:
 
 
 def test_forget_takes_the_name_and_leaves_the_count(extended: Site) -> None:
-    visitor = Visitor(extended.url, headers={"Accept": "application/json"})
+    visitor = Client(extended.url, headers=JSON)
     visitor.get("/counter")
     visitor.post("/name", {"first": "Ada", "last": "Lovelace"})
     assert visitor.get("/forget").status == 405
@@ -157,7 +143,7 @@ def test_forget_takes_the_name_and_leaves_the_count(extended: Site) -> None:
 
 
 def test_members_sends_a_stranger_to_sign_in_and_back(extended: Site) -> None:
-    visitor = Visitor(extended.url)
+    visitor = Client(extended.url)
     assert visitor.get("/members").headers["location"] == f"{extended.url}/login?next=/members"
     signed_in = visitor.post("/login", {"username": "ada", "password": PASSWORD, "next": "/members"})
     assert signed_in.headers["location"] == f"{extended.url}/members"
@@ -173,7 +159,7 @@ def test_dbm_sessions_outlive_a_restart_and_can_be_ended() -> None:
     env = {"DBM_PATH": str(place / "sessions.dbm"), "DEMO_PASSWORD": PASSWORD}
     env["PYTHONPATH"] = str(LESSON_FOLDERS / "backends")
     with Site("functions", args=args, env=env) as site:
-        visitor = Visitor(site.url, headers={"Accept": "application/json"})
+        visitor = Client(site.url, headers=JSON)
         assert [visitor.get("/counter").json["count"] for _ in range(3)] == [1, 2, 3]
         site.restart()
         assert visitor.get("/counter").json == {"count": 4}

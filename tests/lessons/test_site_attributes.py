@@ -8,7 +8,8 @@ import pytest
 
 from lessons.attributes.page import DEMOS
 from tests.conftest import PASSWORD
-from tests.support.witness import JSON, Page, Witness, place
+from tests.support.client import JSON, CheckedClient
+from tests.support.page import Page
 
 HOME = "/cookie/attributes"
 
@@ -16,21 +17,21 @@ HOME = "/cookie/attributes"
 # --- the attributes ---------------------------------------------------------------------------------------------------
 
 
-def test_each_demonstration_sets_its_cookie_as_the_table_says_and_notes_its_name(visitor: Witness) -> None:
+def test_each_demonstration_sets_its_cookie_as_the_table_says_and_notes_its_name(visitor: CheckedClient) -> None:
     page = Page(visitor.get(HOME).text)
     for name, demo in DEMOS.items():
         answer = visitor.post(HOME, {"set": name})
-        assert place(answer, visitor.url) == HOME
+        assert answer.redirects_to == HOME
         assert sorted(line.partition("=")[0] for line in answer.set_cookie) == sorted([name, "demo_set"])
         assert demo.line() in answer.set_cookie and demo.line() in page.text
     assert visitor.get(HOME, **JSON).json["set"] == list(DEMOS)
     assert visitor.cookies["demo_set"] == ".".join(DEMOS)
 
 
-def test_all_are_set_at_once_and_expired_with_the_same_attributes(visitor: Witness) -> None:
+def test_all_are_set_at_once_and_expired_with_the_same_attributes(visitor: CheckedClient) -> None:
     lines = visitor.post(HOME, {"set": "all"}).set_cookie
     expired = visitor.post(HOME, {"set": "none"})
-    assert place(expired, visitor.url) == HOME and len(expired.set_cookie) == len(lines) == len(DEMOS) + 1
+    assert expired.redirects_to == HOME and len(expired.set_cookie) == len(lines) == len(DEMOS) + 1
     set_as, expired_as = jar(lines), jar(expired.set_cookie)
     for name, morsel in set_as.items():
         assert {**morsel, "max-age": "0", "expires": "Thu, 01 Jan 1970 00:00:00 GMT"} == {**expired_as[name]}
@@ -45,12 +46,12 @@ def jar(lines: list[str]) -> SimpleCookie:
 
 
 @pytest.mark.parametrize("name", ["", "session_id", "demo_set", "tea", "all ", "demo_plain\r\nX: y", "<b>", "x" * 9000])
-def test_no_other_name_can_be_set(visitor: Witness, name: str) -> None:
+def test_no_other_name_can_be_set(visitor: CheckedClient, name: str) -> None:
     answer = visitor.post(HOME, {"set": name}, **JSON)
     assert (answer.status, answer.set_cookie) == (400, []) and "set=all" in answer.json["error"]
 
 
-def test_a_link_sets_nothing_and_neither_does_another_site(visitor: Witness) -> None:
+def test_a_link_sets_nothing_and_neither_does_another_site(visitor: CheckedClient) -> None:
     assert visitor.get(f"{HOME}?set=all").set_cookie == []
     refused = visitor.post(HOME, {"set": "all"}, Origin="http://evil.example")
     assert (refused.status, refused.set_cookie) == (403, [])
@@ -61,7 +62,7 @@ def test_a_link_sets_nothing_and_neither_does_another_site(visitor: Witness) -> 
 
 @pytest.mark.parametrize("value", ["<script>", '"><b>', "demo_root.<b>.session_id", "." * 3000, "\\073", "é"])
 def test_what_the_browser_sends_is_shown_safely_and_believed_only_where_it_names_a_demonstration(
-    visitor: Witness, value: str
+    visitor: CheckedClient, value: str
 ) -> None:
     cookie = f"demo_set={value}; demo_root={value}; other=1".encode().decode("latin-1")
     shown = visitor.get(HOME, Cookie=cookie, **JSON).json
@@ -71,7 +72,7 @@ def test_what_the_browser_sends_is_shown_safely_and_believed_only_where_it_names
     assert "<script>" not in page.text.replace('<script type="module"', "") and '"><b>' not in page.text
 
 
-def test_the_page_touches_no_session(known: Witness) -> None:
+def test_the_page_touches_no_session(known: CheckedClient) -> None:
     for answer in (known.get(HOME), known.get(f"{HOME}/below"), known.post(HOME, {"set": "all"})):
         assert "session_id" not in answer.cookies
     assert known.count() == 2
@@ -80,28 +81,28 @@ def test_the_page_touches_no_session(known: Witness) -> None:
 # --- when a session begins --------------------------------------------------------------------------------------------
 
 
-def test_an_id_is_another_one_each_time_until_something_is_kept_and_then_it_stays(visitor: Witness) -> None:
+def test_an_id_is_another_one_each_time_until_something_is_kept_and_then_it_stays(visitor: CheckedClient) -> None:
     seen = [visitor.get("/session", **JSON) for _ in range(3)]
     assert len({answer.json["reference"] for answer in seen}) == 3
     assert not any(answer.set_cookie or answer.json["kept"] for answer in seen)
-    assert place(visitor.post("/session/keep"), visitor.url) == "/session"
+    assert visitor.post("/session/keep").redirects_to == "/session"
     kept = [visitor.get("/session", **JSON).json for _ in range(3)]
     assert kept == [kept[0]] * 3 and kept[0]["kept"]
     shown = visitor.get("/cookie/read", **JSON).json["cookies"]["session_id"]
     assert kept[0]["reference"] in shown
 
 
-def test_an_ended_session_has_no_record_and_its_id_is_not_taken_again(known: Witness, site: object) -> None:
+def test_an_ended_session_has_no_record_and_its_id_is_not_taken_again(known: CheckedClient, site: object) -> None:
     old = known.get("/session", **JSON).json["reference"]
     replay = known.twin()
-    assert place(known.post("/session/end"), known.url) == "/session" and known.cookies == {}
+    assert known.post("/session/end").redirects_to == "/session" and known.cookies == {}
     answer = replay.get("/session", **JSON).json
     assert not answer["kept"] and answer["reference"] != old
     assert "nothing is stored under its id" in Page(replay.get("/session").text).text
 
 
 @pytest.mark.parametrize("value", ["", "x", "../../etc/passwd", "A" * 43, "<b>", '"', "A" * 4000])
-def test_a_made_up_id_is_never_taken(visitor: Witness, value: str) -> None:
+def test_a_made_up_id_is_never_taken(visitor: CheckedClient, value: str) -> None:
     for _ in range(2):
         answer = visitor.get("/session", Cookie=f"session_id={value}")
         assert answer.status == 200 and answer.set_cookie == []
@@ -109,15 +110,15 @@ def test_a_made_up_id_is_never_taken(visitor: Witness, value: str) -> None:
 
 
 @pytest.mark.parametrize("path", ["/session", "/counter", "/account", "/session/keep"])
-def test_an_id_in_the_address_or_in_a_form_is_no_id(ada: Witness, path: str) -> None:
+def test_an_id_in_the_address_or_in_a_form_is_no_id(ada: CheckedClient, path: str) -> None:
     """The real one would be in the access log afterwards, so the address has another one: it is not even looked at."""
-    stranger = Witness(ada.url, address=ada.address)
+    stranger = CheckedClient(ada.url, address=ada.address)
     for answer in (stranger.get(f"{path}?session_id={'A' * 43}"), stranger.post(path, dict(ada.cookies))):
         assert answer.status in (303, 400, 404, 405) and answer.set_cookie == []
     assert stranger.user() is None and ada.user() == "ada"
 
 
-def test_where_sessions_are_off_there_is_none_and_the_page_says_so(known: Witness) -> None:
+def test_where_sessions_are_off_there_is_none_and_the_page_says_so(known: CheckedClient) -> None:
     answer = known.get("/session/off", **JSON)
     assert answer.status == 200 and answer.set_cookie == []
     assert answer.json["error"].startswith("AttributeError: ") and answer.json["error"].endswith("'session'")
@@ -125,7 +126,7 @@ def test_where_sessions_are_off_there_is_none_and_the_page_says_so(known: Witnes
     assert known.count() == 2
 
 
-def test_signing_in_again_is_what_an_ended_session_needs(ada: Witness) -> None:
+def test_signing_in_again_is_what_an_ended_session_needs(ada: CheckedClient) -> None:
     ada.post("/session/end")
     assert ada.user() is None
     assert ada.sign_in(PASSWORD).status == 303 and ada.user() == "ada"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import html
 
+from services import free_port
 from sessions.registry import BACKENDS, backend
-from tests.support.site import Site, free_port
-from tests.support.visitor import Visitor
-from tests.support.witness import JSON, Witness
+from tests.support.client import JSON, CheckedClient, Client
+from tests.support.site import Site
 
 
-def test_it_says_what_each_backend_cannot_do_in_its_own_words(visitor: Witness) -> None:
+def test_it_says_what_each_backend_cannot_do_in_its_own_words(visitor: CheckedClient) -> None:
     compared = visitor.get("/backends")
     for name in BACKENDS:
         assert backend(name).store_class.capabilities.limitations in html.unescape(compared.text)
@@ -20,7 +20,7 @@ def test_it_says_what_each_backend_cannot_do_in_its_own_words(visitor: Witness) 
 def test_it_says_which_profile_runs_which_could_and_which_server_is_away() -> None:
     nowhere = f"127.0.0.1:{free_port()}"
     with Site("ram", env={"MEMCACHED_SERVERS": nowhere, "DATABASE_URL": f"postgresql://ada@{nowhere}/ada"}) as site:
-        backends = Visitor(site.url, headers=JSON).get("/backends").json["backends"]
+        backends = Client(site.url, headers=JSON).get("/backends").json["backends"]
         assert {name: found["state"] for name, found in backends.items()} == {
             "ram": "running",
             "file": "ready",

@@ -19,10 +19,8 @@ from sessions.events import watchers
 from sessions.options import Settings
 from tests.conftest import PASSWORD, every_profile
 from tests.support.backends import SECRET
+from tests.support.client import JSON, CheckedClient, Client, WsgiClient
 from tests.support.site import Site
-from tests.support.visitor import Visitor
-from tests.support.witness import JSON, Witness
-from tests.web.test_production import called
 from web import rendering as site_pages
 
 SERVERS = ("memcached", "postgresql")
@@ -42,7 +40,7 @@ def steps(shown: str) -> list[str]:
 
 
 @every_profile
-def test_it_shows_what_the_request_did_and_what_the_store_has(visitor: Witness, profile: str) -> None:
+def test_it_shows_what_the_request_did_and_what_the_store_has(visitor: CheckedClient, profile: str) -> None:
     assert steps(xray(visitor.get("/counter").text)) == ["cookie", "handler", "answered", "saved", "cookie_set"]
     shown = xray(visitor.get("/counter").text)
     life = ["cookie", "handler", "asked", "locked", "loaded", "answered", "compared", "saved", "unlocked"]
@@ -54,7 +52,7 @@ def test_it_shows_what_the_request_did_and_what_the_store_has(visitor: Witness, 
 
 
 @pytest.mark.parametrize("profile", ["file"], indirect=True)
-def test_the_record_is_the_one_that_the_file_has(visitor: Witness) -> None:
+def test_the_record_is_the_one_that_the_file_has(visitor: CheckedClient) -> None:
     visitor.get("/counter")
     shown = xray(visitor.get("/counter").text)
     place, record = re.findall(r"the last line of (\S+)\s*\n(.+)\n", shown)[0]
@@ -63,7 +61,7 @@ def test_the_record_is_the_one_that_the_file_has(visitor: Witness) -> None:
 
 
 @every_profile
-def test_a_page_that_leaves_its_session_alone_asks_for_nothing_and_stores_nothing(visitor: Witness) -> None:
+def test_a_page_that_leaves_its_session_alone_asks_for_nothing_and_stores_nothing(visitor: CheckedClient) -> None:
     visitor.count()
     answer = visitor.get("/cookie/")
     shown = xray(answer.text)
@@ -71,7 +69,7 @@ def test_a_page_that_leaves_its_session_alone_asks_for_nothing_and_stores_nothin
     assert "Nothing is stored for this request" in shown and not answer.set_cookie
 
 
-def test_a_redirect_is_shown_once_under_the_page_that_it_leads_to(visitor: Witness) -> None:
+def test_a_redirect_is_shown_once_under_the_page_that_it_leads_to(visitor: CheckedClient) -> None:
     visitor.count()
     visitor.sign_in(PASSWORD)
     shown = xray(visitor.get("/account").text)
@@ -81,7 +79,7 @@ def test_a_redirect_is_shown_once_under_the_page_that_it_leads_to(visitor: Witne
 
 
 @pytest.mark.parametrize("profile", ["file", "cookie"], indirect=True)
-def test_a_redirect_is_shown_also_where_the_page_that_it_leads_to_changes_the_session(visitor: Witness) -> None:
+def test_a_redirect_is_shown_also_where_the_page_that_it_leads_to_changes_the_session(visitor: CheckedClient) -> None:
     visitor.count()
     visitor.post("/counter/reset")
     assert "POST /counter/reset, which led here" in xray(visitor.get("/counter").text)
@@ -98,14 +96,14 @@ def test_every_event_has_its_words() -> None:
         assert all(words[name](details) for name in names)
 
 
-def test_a_redirect_is_shown_to_nobody_else(known: Witness, site: Site) -> None:
+def test_a_redirect_is_shown_to_nobody_else(known: CheckedClient, site: Site) -> None:
     known.post("/name", {"first": "Ada", "last": "Lovelace"})
-    stranger = Visitor(site.url, {"session_id": "s" * 43})
+    stranger = Client(site.url, {"session_id": "s" * 43})
     assert "which led here" not in xray(stranger.get("/hello").text)
-    assert "which led here" not in xray(Visitor(site.url).get("/hello").text)
+    assert "which led here" not in xray(Client(site.url).get("/hello").text)
 
 
-def test_a_cookie_is_shown_as_it_came_and_as_it_is_set(visitor: Witness) -> None:
+def test_a_cookie_is_shown_as_it_came_and_as_it_is_set(visitor: CheckedClient) -> None:
     assert "Went: Set-Cookie: tea=green" in xray(visitor.get("/cookie/set?name=tea&value=green").text)
     shown = xray(visitor.get("/cookie/read").text)
     assert "tea|green|" in shown and "Went: no Set-Cookie." in shown
@@ -116,15 +114,15 @@ def test_a_cookie_is_shown_as_it_came_and_as_it_is_set(visitor: Witness) -> None
     assert "max-age=0|Keep it for 0 seconds" in shown and "POST /cookie/delete, which led here" in shown
 
 
-def test_what_a_visitor_sends_is_text(visitor: Witness) -> None:
+def test_what_a_visitor_sends_is_text(visitor: CheckedClient) -> None:
     page = visitor.get("/cookie/read", Cookie="<b>=<script>; a=\x1b[2J").text
     assert "<script>;" not in page and "\x1b" not in page
     assert "<b>|<script>|" in xray(page)
 
 
 @every_profile
-def test_neither_an_id_nor_a_secret_is_in_it(visitor: Witness) -> None:
-    """Witness looks for the ids in every answer; here are the secrets of the settings."""
+def test_neither_an_id_nor_a_secret_is_in_it(visitor: CheckedClient) -> None:
+    """CheckedClient looks for the ids in every answer; here are the secrets of the settings."""
     pages = [visitor.get(path).text for path in ("/counter", "/counter", "/cookie/read", "/name", "/login")]
     visitor.sign_in(PASSWORD)
     pages.append(visitor.get("/account").text)
@@ -141,14 +139,14 @@ def test_the_secrets_of_a_backend_of_ones_own_are_hidden_too(monkeypatch: pytest
     assert [name for name, value in own.items() if value in shown] == ["table"] and shown.count("(hidden)") == 5
 
 
-def test_the_code_is_that_of_the_handler_and_the_settings_are_those_in_force(visitor: Witness) -> None:
+def test_the_code_is_that_of_the_handler_and_the_settings_are_those_in_force(visitor: CheckedClient) -> None:
     shown = xray(visitor.get("/counter").text)
     assert 'count = cherrypy.session["count"] = cherrypy.session.get("count", 0) + 1' in shown
     assert "lessons/counter/page.py, from line" in shown
     assert "tools.sessions.timeout = 30\n" in shown and "tools.sessions.httponly = True  # default" in shown
 
 
-def test_it_is_for_this_machine_only(visitor: Witness) -> None:
+def test_it_is_for_this_machine_only(visitor: CheckedClient) -> None:
     assert '<aside class="beside"' in visitor.get("/counter").text
     elsewhere = visitor.get("/counter", Host="pages.example").text
     assert "<aside" not in elsewhere and "xray" not in elsewhere
@@ -158,13 +156,13 @@ def test_it_is_for_this_machine_only(visitor: Witness) -> None:
 def test_whoever_comes_through_a_proxy_on_this_machine_does_not_see_it() -> None:
     """It is decided after tools.proxy has found out who asks, and for which host."""
     with Site("ram", config={"/": {"tools.proxy.on": True}}) as site:
-        visitor = Visitor(site.url)
+        visitor = Client(site.url)
         for header in ({"X-Forwarded-For": "192.0.2.7"}, {"X-Forwarded-Host": "shop.example"}, {"Via": "1.1 proxy"}):
             assert "<aside" not in visitor.get("/counter", **header).text
         assert '<aside class="beside"' in visitor.get("/counter").text
 
 
-def test_it_gets_into_no_json(visitor: Witness) -> None:
+def test_it_gets_into_no_json(visitor: CheckedClient) -> None:
     words = site_pages.SLOT.decode()
     assert visitor.get("/cookie/read", Cookie=f"cookieName={words}", **JSON).json["cookies"] == {"cookieName": words}
 
@@ -174,15 +172,17 @@ def test_it_is_on_in_development_only(profile: str = "ram") -> None:
     application = app.create_app(profile, {"/counter": {"tools.xray.on": True}})
     try:
         assert {application.config[path]["tools.xray.on"] for path in ("/", "/counter")} == {False}
-        assert b"<aside" not in called(application, "GET", "/counter", host="127.0.0.1")[2] and watchers == before
+        assert (
+            "<aside" not in WsgiClient(application, url="http://127.0.0.1").get("/counter").text and watchers == before
+        )
     finally:
         sessions.close_stores(application)
 
 
 def test_it_can_be_turned_off() -> None:
     with Site("ram", config={"/": {"tools.xray.on": False}}) as site:
-        assert "<aside" not in Visitor(site.url).get("/counter").text
+        assert "<aside" not in Client(site.url).get("/counter").text
 
 
-def test_a_page_with_it_is_not_kept_by_the_browser(visitor: Witness) -> None:
+def test_a_page_with_it_is_not_kept_by_the_browser(visitor: CheckedClient) -> None:
     assert visitor.get("/backends").headers["cache-control"] == "no-store"

@@ -19,7 +19,6 @@ DESK: ViewportSize = {"width": 1280, "height": 800}
 OPEN = "() => document.querySelectorAll('details').forEach(details => { details.open = true; })"
 
 
-
 def violations(page: Page, rules: dict[str, object]) -> list[str]:
     """What axe-core finds wrong with the page as it is shown."""
     if not page.evaluate("'axe' in window"):  # half a megabyte of script, once for each page

@@ -14,10 +14,9 @@ from argon2.profiles import RFC_9106_LOW_MEMORY
 
 from tests.conftest import PASSWORD
 from tests.support.chromium import OTHER_HOST, WHOLE, arguments, expect, press, program, sign_in, watch
+from tests.support.client import JSON, CheckedClient, new_address
 from tests.support.hashing import line
 from tests.support.site import Site, mounted
-from tests.support.visitor import new_address
-from tests.support.witness import JSON, Witness, place
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
@@ -108,26 +107,26 @@ def test_a_session_cookie_that_the_browser_refuses_is_told(
 # --- the address that says that a cookie is due -----------------------------------------------------------------------
 
 
-def signing_in(visitor: Witness, **form: str) -> str:
+def signing_in(visitor: CheckedClient, **form: str) -> str:
     """Sign in as a browser does, and return where it is sent."""
     answer = visitor.post("/login", {"username": "ada", "password": PASSWORD, **form}, Origin=visitor.url)
-    return place(answer, visitor.url)
+    return answer.redirects_to
 
 
-def test_whoever_keeps_the_cookie_goes_on_to_where_they_were_going(visitor: Witness) -> None:
+def test_whoever_keeps_the_cookie_goes_on_to_where_they_were_going(visitor: CheckedClient) -> None:
     for target in ("/account", "/cookie/set?name=a&value=b", "/name?first=%C3%A9"):
-        new = Witness(visitor.url, address=new_address())
-        assert place(new.get(signing_in(new, next=target)), new.url) == target
+        new = CheckedClient(visitor.url, address=new_address())
+        assert new.get(signing_in(new, next=target)).redirects_to == target
     assert signing_in(new, next="/counter") == "/counter", "its cookie came with the form"
 
 
-def test_the_cookie_of_a_session_that_is_over_proves_nothing(visitor: Witness) -> None:
+def test_the_cookie_of_a_session_that_is_over_proves_nothing(visitor: CheckedClient) -> None:
     """An older one may stay, where the browser refuses the new one."""
     visitor.cookies["session_id"] = "A" * 43
     assert signing_in(visitor).startswith("/login?")
 
 
-def test_the_address_stores_nothing_and_opens_nothing(visitor: Witness) -> None:
+def test_the_address_stores_nothing_and_opens_nothing(visitor: CheckedClient) -> None:
     due = signing_in(visitor)
     visitor.cookies.clear()
     for _ in range(2):
@@ -139,19 +138,19 @@ def test_the_address_stores_nothing_and_opens_nothing(visitor: Witness) -> None:
 
 
 @pytest.mark.parametrize("target", ["//evil.example", "/\\evil.example", "https://evil.example/", "/.//evil.example"])
-def test_the_address_leads_to_no_other_site(ada: Witness, target: str) -> None:
-    assert place(ada.get(f"/login?{urlencode({'next': target, 'cookie': 'due'})}"), ada.url) == "/account"
+def test_the_address_leads_to_no_other_site(ada: CheckedClient, target: str) -> None:
+    assert ada.get(f"/login?{urlencode({'next': target, 'cookie': 'due'})}").redirects_to == "/account"
 
 
-def test_a_link_tells_nothing_to_whoever_is_signed_in_or_comes_from_another_site(ada: Witness) -> None:
-    assert place(ada.get("/login?cookie=due"), ada.url) == "/account"
-    stranger = Witness(ada.url, address=new_address())
+def test_a_link_tells_nothing_to_whoever_is_signed_in_or_comes_from_another_site(ada: CheckedClient) -> None:
+    assert ada.get("/login?cookie=due").redirects_to == "/account"
+    stranger = CheckedClient(ada.url, address=new_address())
     for header in ({"Sec-Fetch-Site": "cross-site"}, {"Origin": "http://evil.example"}):
         answer = stranger.get("/login?cookie=due", **header)
         assert answer.status == 200 and DID_NOT_COME_BACK not in answer.text
 
 
-def test_a_program_is_told_whether_a_cookie_came(visitor: Witness) -> None:
+def test_a_program_is_told_whether_a_cookie_came(visitor: CheckedClient) -> None:
     assert "no session cookie came" in visitor.get("/account", **JSON).json["error"]
     visitor.cookies["session_id"] = "A" * 43
     assert visitor.get("/account", **JSON).json["error"] == "Sign in first."

@@ -12,9 +12,8 @@ import pytest
 from tests.conftest import PASSWORD, every_profile, opening, scripts_or_none
 from tests.support.backends import environment_of
 from tests.support.chromium import NewPage, expect, sign_in
+from tests.support.client import JSON, Client
 from tests.support.site import Site
-from tests.support.visitor import Visitor
-from tests.support.witness import JSON
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
@@ -157,7 +156,7 @@ def test_a_password_form_that_is_sent_twice_says_that_the_password_was_changed(
         page.reload()
         expect(page.get_by_text(CHANGED)).to_have_count(0)
         assert_all_kept(page)
-        assert Visitor(own_site.url).post("/login", {"username": "ada", "password": new}).status == 303
+        assert Client(own_site.url).post("/login", {"username": "ada", "password": new}).status == 303
 
 
 def test_a_form_that_ends_a_session_and_is_sent_twice_leads_to_the_list(new_page: NewPage) -> None:

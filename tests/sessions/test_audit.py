@@ -19,9 +19,10 @@ from sessions.events import log_event
 from sessions.record import Limits
 from sessions.tool import reference as reference_of
 from sessions.users import ActiveSessions
+from tests.support.application import Counter, application, logged
 from tests.support.backends import BACKENDS
+from tests.support.client import WsgiClient
 from tests.support.members import Browser, SignInApp, able, sign_in_app
-from tests.support.wsgi import Client, Counter, application, logged
 
 HOUR = 3600
 _FIELD = re.compile(r' (\w+)=("(?:[^"\\]|\\.)*"|[^\s"]+)')
@@ -57,7 +58,7 @@ def the_line(lines: list[str], event: str) -> dict[str, str]:
 
 
 def reference(browser: Browser) -> str:
-    return reference_of(browser.jar["session_id"].partition(".")[0])
+    return reference_of(browser.cookies["session_id"].partition(".")[0])
 
 
 # -------------------------------------------------------------------- each event is one line
@@ -66,7 +67,7 @@ def reference(browser: Browser) -> str:
 def test_an_id_that_nobody_has_is_noted(site: SignInApp) -> None:
     visitor = site.browser()
     value = "p" * 43 + ("." + "q" * 120 if not site.store.capabilities.revokes else "")
-    visitor.jar["session_id"] = value
+    visitor.cookies["session_id"] = value
     with logged() as lines:
         assert visitor.user() is None
     assert the_line(lines, "unknown id presented") == {
@@ -96,14 +97,14 @@ def test_a_request_that_was_under_way_during_a_move_is_no_replay(site: SignInApp
         assert session.user is None
 
     with logged() as lines:
-        browser.twin().ask(slow)
+        browser.twin().run(slow)
     assert [line.partition(" account")[0] for line in lines] == ["session has moved to a new id"]
 
 
 @pytest.mark.parametrize("id", ["short", "x" * 5000, "a account=root", "%0d%0a"])
 def test_an_id_that_cannot_be_one_is_noted_without_being_repeated(site: SignInApp, id: str) -> None:
     visitor = site.browser()
-    visitor.jar["session_id"] = id
+    visitor.cookies["session_id"] = id
     with logged() as lines:
         assert visitor.user() is None
     assert lines == ["malformed id presented address=127.0.0.1"]
@@ -112,15 +113,15 @@ def test_an_id_that_cannot_be_one_is_noted_without_being_repeated(site: SignInAp
 def test_an_id_that_no_page_uses_is_not_noted(site: SignInApp) -> None:
     """Nothing was asked with it, and a busy site would fill its log with old cookies."""
     visitor = site.browser()
-    visitor.jar["session_id"] = "short"
+    visitor.cookies["session_id"] = "short"
     with logged() as lines:
-        visitor.ask(lambda session: None)
+        visitor.run(lambda session: None)
     assert lines == []
 
 
 def test_a_move_to_a_new_id_is_noted_with_both_references(site: SignInApp) -> None:
     browser = site.browser()
-    browser.ask(lambda session: session.update(n=1))
+    browser.run(lambda session: session.update(n=1))
     before = reference(browser)
     with logged() as lines:
         browser.sign_in()
@@ -133,7 +134,7 @@ def test_the_end_of_a_session_is_noted(site: SignInApp) -> None:
     browser = site.signed_in()
     name = reference(browser)
     with logged() as lines:
-        browser.ask(lambda session: (session.user, sessions.expire()))
+        browser.run(lambda session: (session.user, sessions.expire()))
     assert lines == [f"session was ended account=ada address=127.0.0.1 session={name}"]
 
 
@@ -161,7 +162,7 @@ def test_a_session_that_another_has_ended_is_noted_with_who_asked(site: SignInAp
     here, there = site.signed_in("eve"), site.signed_in("eve")
     name = reference(there)
     with logged() as lines:
-        here.ask(lambda session: sessions.end_other_sessions())
+        here.run(lambda session: sessions.end_other_sessions())
     assert the_line(lines, "session was ended from elsewhere") == {
         "account": "eve",
         "address": "127.0.0.1",
@@ -183,7 +184,7 @@ def test_what_an_operator_ends_is_noted_without_an_address(tmp_path: Path) -> No
 @revoking
 def test_values_that_make_no_sense_are_quarantined_and_noted(site: SignInApp) -> None:
     browser, now = site.signed_in(), site.now()
-    key = site.store.key_of(browser.jar["session_id"])
+    key = site.store.key_of(browser.cookies["session_id"])
     assert site.store.acquire(key, 5).commit(Record("no JSON", now, now + 60, "ada"))
     with logged() as lines:
         assert browser.user() is None
@@ -196,7 +197,7 @@ def test_a_torn_record_is_quarantined_and_noted(tmp_path: Path) -> None:
     with sign_in_app("file", tmp_path) as site:
         browser = site.signed_in()
         assert isinstance(site.store, FileStore)
-        path = Path(site.store.path(site.store.key_of(browser.jar["session_id"])))
+        path = Path(site.store.path(site.store.key_of(browser.cookies["session_id"])))
         path.write_bytes(path.read_bytes().replace(b" ", b"  "))
         with logged() as lines:
             assert browser.user() is None
@@ -208,12 +209,12 @@ def test_a_secure_cookie_on_plain_http_is_noted() -> None:
     """Browsers drop it, and a visitor is never signed in: without the line nobody would know why."""
     app = application(Counter(), secure=True)
     with logged() as lines:
-        Client(app).get()
+        WsgiClient(app).get()
     (line,) = lines
     assert line.startswith("a Secure cookie was set on plain http")
     assert "tools.proxy" in line
     with logged() as lines:
-        Client(application(Counter())).get()
+        WsgiClient(application(Counter())).get()
     assert lines == []
 
 
@@ -265,7 +266,7 @@ def test_a_message_cannot_break_the_line_or_command_a_terminal() -> None:
 def test_an_address_that_a_proxy_passes_on_cannot_forge_a_line() -> None:
     app = application(Counter())
     app.merge({"/": {"tools.proxy.on": True}})
-    visitor = Client(app, {"session_id": "short"})
+    visitor = WsgiClient(app, {"session_id": "short"})
     with logged() as lines:
         visitor.get(x_forwarded_for='192.0.2.7" account=root')
     (line,) = lines
@@ -285,7 +286,7 @@ def test_no_line_holds_an_id_or_a_key(backend: str, debug: bool, tmp_path_factor
 
         def request(browser: Browser, work: Callable[[Session], Any]) -> None:
             browser.do(work)
-            ids.extend(browser.jar.values())
+            ids.extend(browser.cookies.values())
 
         here, there, late = site.browser(), site.browser(), site.browser()
         for browser in (here, there, late):

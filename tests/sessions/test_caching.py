@@ -11,8 +11,9 @@ import pytest
 from cherrypy.lib import caching
 
 import sessions
+from tests.support.application import application
 from tests.support.backends import BACKENDS, options_of
-from tests.support.wsgi import Client, application
+from tests.support.client import WsgiClient
 
 
 def count() -> str:
@@ -98,31 +99,31 @@ def app(
 
 @pytest.mark.parametrize("page", ["count", "redirect", "missing", "inside", "by_hand"])
 def test_no_visitor_gets_the_cached_page_of_another(app: cherrypy.Application, page: str) -> None:
-    first, second = Client(app), Client(app)
-    seen = [client.get(f"/{page}") for client in (first, first, second, Client(app))]
+    first, second = WsgiClient(app), WsgiClient(app)
+    seen = [client.get(f"/{page}") for client in (first, first, second, WsgiClient(app))]
     told = [one.headers.get("location", one.text) for one in seen]
     assert told[0] == told[2] == told[3] != told[1]
-    assert first.jar != second.jar and second.jar
+    assert first.cookies != second.cookies and second.cookies
     assert all("age" not in one.headers for one in seen)
 
 
 @pytest.mark.parametrize("page", ["greet", "late", "stream"])
 def test_a_visitor_with_a_session_gets_no_page_that_was_cached_for_others(app: cherrypy.Application, page: str) -> None:
-    stranger = Client(app).get(f"/{page}")
-    visitor = Client(app)
+    stranger = WsgiClient(app).get(f"/{page}")
+    visitor = WsgiClient(app)
     visitor.get("/count")
     answer = visitor.get(f"/{page}")
     assert answer.text == {"greet": "1", "late": "late", "stream": "1"}[page]
     assert "age" not in answer.headers
     if page == "late":  # though the page itself is anybody's, its hook wrote
-        assert visitor.jar and stranger.cookies
-    assert Client(app).get(f"/{page}").text == stranger.text
+        assert visitor.cookies and stranger.cookies
+    assert WsgiClient(app).get(f"/{page}").text == stranger.text
 
 
 def test_pages_that_use_no_session_are_cached_for_visitors_who_have_none(app: cherrypy.Application) -> None:
-    assert [Client(app).get("/plain").text for _ in range(3)] == ["made 1"] * 3
+    assert [WsgiClient(app).get("/plain").text for _ in range(3)] == ["made 1"] * 3
     app.merge({"/plain": {"tools.sessions.on": False}})
-    known = Client(app)
+    known = WsgiClient(app)
     known.get("/count")
     assert known.get("/plain").text == "made 1", "where sessions are off, the cache is everybody's"
 
@@ -130,22 +131,22 @@ def test_pages_that_use_no_session_are_cached_for_visitors_who_have_none(app: ch
 def test_a_form_that_is_sent_removes_the_cached_page_also_for_a_visitor_with_a_session(
     app: cherrypy.Application,
 ) -> None:
-    assert Client(app).get("/plain").text == "made 1"
-    known = Client(app)
+    assert WsgiClient(app).get("/plain").text == "made 1"
+    known = WsgiClient(app)
     known.get("/count")
-    known.get("/plain", method="POST")
-    assert Client(app).get("/plain").text == "made 3"
+    known.post("/plain")
+    assert WsgiClient(app).get("/plain").text == "made 3"
 
 
 def test_a_page_that_begins_a_session_leaves_nothing_behind_that_others_wait_for(app: cherrypy.Application) -> None:
     """CherryPy has the next visitors wait five seconds for the one who makes a page that is to be cached."""
     pages: Pages = app.root
-    assert Client(app).get("/slow").text == "nobody's"
+    assert WsgiClient(app).get("/slow").text == "nobody's"
     cherrypy._cache.store["http://site/slow"].clear()  # as when it has expired
     answers: dict[str, str] = {}
 
     def ask(name: str) -> threading.Thread:
-        thread = threading.Thread(target=lambda: answers.update({name: Client(app).get("/slow").text}))
+        thread = threading.Thread(target=lambda: answers.update({name: WsgiClient(app).get("/slow").text}))
         thread.start()
         return thread
 
@@ -179,6 +180,6 @@ def test_a_cache_of_the_sites_own_needs_only_its_four_methods(
 
     monkeypatch.setattr(cherrypy, "_cache", Cache())
     cherrypy._cache.delay = 600
-    assert [Client(app).get("/count").text for _ in range(2)] == ["yours: 1"] * 2
-    assert [Client(app).get("/plain").text for _ in range(2)] == ["made 1"] * 2
+    assert [WsgiClient(app).get("/count").text for _ in range(2)] == ["yours: 1"] * 2
+    assert [WsgiClient(app).get("/plain").text for _ in range(2)] == ["made 1"] * 2
     assert list(Cache.kept) == ["/plain"]

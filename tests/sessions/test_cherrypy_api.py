@@ -16,12 +16,13 @@ from typing import Any
 import cherrypy
 import cherrypy.lib.sessions as theirs
 import pytest
-from cherrypy.lib import httputil
+from cherrypy.lib import cptools, httputil
 
 import sessions
 from sessions.registry import registry
+from tests.support.application import Counter, application
 from tests.support.backends import BACKENDS, SERVER_SIDE, options_of
-from tests.support.wsgi import Client, Counter, application
+from tests.support.client import WsgiClient
 
 TWO_SHAPES = ["ram", "cookie"]  # kept on the server, and in the cookie
 FlashMessage = namedtuple("FlashMessage", ["message", "level"])  # noqa: PYI024 -- as such tools write it
@@ -67,7 +68,7 @@ class Lists:
 
 def test_a_list_of_the_session_asks_for_no_other_sessions(app_of: Callable[..., Any]) -> None:
     """CherryPy's own counts all of them, under the lock."""
-    client = Client(app_of(Lists()))
+    client = WsgiClient(app_of(Lists()))
     assert client.get().text == "['a', 'b']"
     few = Lists.calls
     (store,) = registry.stores(client.app)
@@ -98,7 +99,7 @@ def test_the_methods_of_a_dictionary_do_what_they_do_there(app_of: Callable[...,
         def read(self) -> str:
             return repr(dict(cherrypy.session))
 
-    client = Client(app_of(Root()))
+    client = WsgiClient(app_of(Root()))
     assert client.get().text == client.get("/read").text == "{'n': [1]}"
 
 
@@ -127,9 +128,9 @@ class Api:
 
 def token_of(app: cherrypy.Application, user: str) -> str:
     """Sign in, and return what the client of an API would keep."""
-    client = Client(app)
-    client.get("/login", query=f"user={user}")
-    return client.jar["session_id"]
+    client = WsgiClient(app)
+    client.get(f"/login?user={user}")
+    return client.cookies["session_id"]
 
 
 def assign(cookies: SimpleCookie, token: str) -> None:
@@ -201,25 +202,25 @@ def test_an_id_that_a_hook_puts_among_the_cookies_is_the_sessions(
 ) -> None:
     app = api(backend, place)
     token, other = (token_of(app, user) for user in ("ada", "bob"))
-    assert Client(app).get("/who", x_auth_token=token).text == "ada"
-    browser = Client(app, {"session_id": other})
+    assert WsgiClient(app).get("/who", x_auth_token=token).text == "ada"
+    browser = WsgiClient(app, {"session_id": other})
     assert browser.get("/who", x_auth_token=token).text == "ada", "it goes before the cookie"
     assert browser.get("/who", x_auth_token="A" * 43).text == "None", "and so does one that nobody has"
     assert browser.get("/who").text == "bob"
-    assert Client(app).get("/who", x_auth_token=other).text == "bob"
+    assert WsgiClient(app).get("/who", x_auth_token=other).text == "bob"
 
 
 @pytest.mark.parametrize("backend", SERVER_SIDE)
 def test_such_a_session_ends_by_its_id(api: Callable[..., Any], backend: str) -> None:
     app = api(backend, "on_start_resource")
     token = token_of(app, "ada")
-    assert Client(app).get("/logout", x_auth_token=token).text == "out"
-    assert Client(app).get("/who", x_auth_token=token).text == "None"
+    assert WsgiClient(app).get("/logout", x_auth_token=token).text == "out"
+    assert WsgiClient(app).get("/who", x_auth_token=token).text == "None"
 
 
 def test_a_cookie_that_a_hook_removes_was_not_sent(app_of: Callable[..., Any]) -> None:
     app = app_of(Api())
-    client = Client(app, {"session_id": token_of(app, "ada")})
+    client = WsgiClient(app, {"session_id": token_of(app, "ada")})
     app.merge({"/who": {"hooks.on_start_resource": lambda: cherrypy.request.cookie.pop("session_id", None)}})
     assert client.get("/who").text == "None"
 
@@ -229,7 +230,7 @@ def test_a_hook_that_only_reads_the_cookies_changes_nothing(app_of: Callable[...
     app = app_of(Api())
     live = token_of(app, "ada")
     app.merge({"/who": {"hooks.on_start_resource": lambda: cherrypy.request.cookie["session_id"]}})
-    assert Client(app).get("/who", cookie=f"session_id={'A' * 43}; session_id={live}").text == "ada"
+    assert WsgiClient(app).get("/who", cookie=f"session_id={'A' * 43}; session_id={live}").text == "ada"
 
 
 def test_such_an_id_is_found_with_a_request_class_of_the_sites_own(app_of: Callable[..., Any]) -> None:
@@ -237,9 +238,9 @@ def test_such_an_id_is_found_with_a_request_class_of_the_sites_own(app_of: Calla
     app.request_class = cherrypy._cprequest.Request
     app.merge({"/": PLACES["on_start_resource"]})
     token = token_of(app, "ada")
-    assert Client(app).get("/who", x_auth_token=token).text == "ada"
-    assert Client(app, {"session_id": token}).get("/who").text == "ada"
-    assert Client(app).get("/who", cookie=f'prefs={{"a":1}}; session_id={token}').text == "ada"
+    assert WsgiClient(app).get("/who", x_auth_token=token).text == "ada"
+    assert WsgiClient(app, {"session_id": token}).get("/who").text == "ada"
+    assert WsgiClient(app).get("/who", cookie=f'prefs={{"a":1}}; session_id={token}').text == "ada"
 
 
 # -------------------------------------------------------------------- tools for login, time-outs and flash messages
@@ -317,7 +318,7 @@ def test_login_timeout_and_flash_tools_work(
 ) -> None:
     tool = cherrypy.Tool("before_handler", keep_alive, priority=75)
     monkeypatch.setattr(cherrypy.tools, "keep_alive", tool, raising=False)
-    client = Client(app_of(Club(), backend, locking=locking))
+    client = WsgiClient(app_of(Club(), backend, locking=locking))
     client.get("/who")
     before = client.twin()
     assert client.get("/login").status == 303
@@ -325,7 +326,7 @@ def test_login_timeout_and_flash_tools_work(
     assert client.get().text == "ada 60 []"
     if backend != "cookie":
         assert before.get("/who").text == "None", "the old id is dead"
-    assert client.get("/login", query="remember=1").status == 303
+    assert client.get("/login?remember=1").status == 303
     assert client.get().text == "ada 10080 ['info: welcome']"
     for _ in range(2):  # the cookie is set by hand at each visit, and by the tool at some
         (morsel,) = client.get().cookies.values()
@@ -347,7 +348,7 @@ class LockPage:
 def test_the_options_that_tools_ask_for_are_attributes(
     app_of: Callable[..., Any], locking: str, options: dict[str, Any]
 ) -> None:
-    assert Client(app_of(LockPage(), locking=locking, **options)).get().text == f"{locking} False"
+    assert WsgiClient(app_of(LockPage(), locking=locking, **options)).get().text == f"{locking} False"
 
 
 # -------------------------------------------------------------------- the cookie, set by hand
@@ -410,7 +411,7 @@ class ByHand(Counter):
 @pytest.mark.parametrize("backend", TWO_SHAPES)
 def test_what_a_cookie_set_by_hand_leaves_out_is_as_configured(app_of: Callable[..., Any], backend: str) -> None:
     """CherryPy's own tool has set it before, with a path, so that programs change the lifetime alone."""
-    client = Client(app_of(ByHand(), backend, "/shop", secure=True, domain="site"))
+    client = WsgiClient(app_of(ByHand(), backend, "/shop", secure=True, domain="site"))
     client.get()
     for n, page in enumerate(("/keep", "/write_and_keep", "/theirs"), 1):
         (morsel,) = client.get(page).cookies.values()
@@ -425,7 +426,7 @@ def test_what_a_cookie_set_by_hand_leaves_out_is_as_configured(app_of: Callable[
 @pytest.mark.parametrize("backend", TWO_SHAPES)
 @pytest.mark.parametrize("page", ["/leave", "/write_and_leave"])
 def test_a_cookie_that_was_expired_by_hand_stays_expired(app_of: Callable[..., Any], backend: str, page: str) -> None:
-    client = Client(app_of(ByHand(), backend, "/shop"))
+    client = WsgiClient(app_of(ByHand(), backend, "/shop"))
     client.get()
     (morsel,) = client.get(page).cookies.values()
     assert (morsel.value, morsel["max-age"], morsel["path"]) == ("", "0", "/shop")
@@ -435,7 +436,7 @@ def test_a_cookie_that_was_expired_by_hand_stays_expired(app_of: Callable[..., A
 
 
 def test_a_page_that_hands_a_value_over_is_left_to_it(app_of: Callable[..., Any]) -> None:
-    (morsel,) = Client(app_of(ByHand())).get("/elsewhere").cookies.values()
+    (morsel,) = WsgiClient(app_of(ByHand())).get("/elsewhere").cookies.values()
     assert (morsel.value, morsel["max-age"], morsel["path"], morsel["httponly"]) == ("handed over", "", "/", True)
 
 
@@ -505,11 +506,11 @@ class Old(Counter):
 def test_expire_of_cherrypy_ends_the_session(app_of: Callable[..., Any], backend: str) -> None:
     app = app_of(Old(), backend)
     for page, status in (("/expire", 200), ("/delete_and_expire", 303)):
-        client = Client(app)
+        client = WsgiClient(app)
         client.get()
         stolen = client.twin()
         answer = client.get(page)
-        assert (answer.status, answer.cookies["session_id"]["max-age"], client.jar) == (status, "0", {})
+        assert (answer.status, answer.cookies["session_id"]["max-age"], client.cookies) == (status, "0", {})
         if backend != "cookie":
             assert stolen.get().text == "1", "what is stored is destroyed"
 
@@ -521,7 +522,7 @@ def test_expire_of_cherrypy_ends_the_session(app_of: Callable[..., Any], backend
 def test_the_functions_of_cherrypy_do_on_this_session_what_they_do_on_its_own(
     app_of: Callable[..., Any], backend: str, page: str, n: int
 ) -> None:
-    client = Client(app_of(Old(), backend))
+    client = WsgiClient(app_of(Old(), backend))
     client.get()
     answer = client.get(page)
     assert answer.status == 200, answer.text
@@ -531,10 +532,10 @@ def test_the_functions_of_cherrypy_do_on_this_session_what_they_do_on_its_own(
 
 
 def test_expire_still_serves_a_class_of_cherrypys_own(app_of: Callable[..., Any]) -> None:
-    client = Client(app_of(Old(), storage_class=type("Own", (theirs.RamSession,), {"cache": {}, "locks": {}})))
+    client = WsgiClient(app_of(Old(), storage_class=type("Own", (theirs.RamSession,), {"cache": {}, "locks": {}})))
     client.get()
     assert client.get("/expire").status == 200
-    assert client.jar == {} or client.get().text == "1"
+    assert client.cookies == {} or client.get().text == "1"
 
 
 def test_a_page_without_the_tool_may_begin_a_session_of_cherrypys_own(app_of: Callable[..., Any]) -> None:
@@ -549,26 +550,37 @@ def test_a_page_without_the_tool_may_begin_a_session_of_cherrypys_own(app_of: Ca
             assert isinstance(cherrypy.serving.session, theirs.RamSession)
             return str(cherrypy.session["n"])
 
-    client = Client(app_of(Root(), on=False))
+    client = WsgiClient(app_of(Root(), on=False))
     assert [client.get().text for _ in range(2)] == ["1", "2"]
 
 
 @pytest.mark.parametrize("backend", TWO_SHAPES)
-def test_session_auth_of_cherrypy_signs_in_and_out(app_of: Callable[..., Any], backend: str) -> None:
+def test_the_class_session_auth_used_by_hand_signs_in_and_out(app_of: Callable[..., Any], backend: str) -> None:
+    """With a check of its own. `tools.session_auth` stops the start: by default it takes any password."""
+
+    class Auth(cptools.SessionAuth):
+        def check_username_and_password(self, username: str, password: str) -> str:
+            return "" if password == "pw" else "wrong"  # noqa: S105
+
+        def login_screen(self, *args: Any, **shown: Any) -> bytes:
+            return b"a form"
+
+    def check() -> None:
+        if Auth().run():
+            cherrypy.serving.request.handler = None
+
     class Root:
         @cherrypy.expose
         def index(self) -> str:
             return f"hello {cherrypy.request.login}"
 
     app = app_of(Root(), backend)
-    app.merge({"/": {
-        "tools.session_auth.on": True, "tools.session_auth.login_screen": lambda *args, **shown: b"a form",
-        "tools.session_auth.check_username_and_password": lambda name, word: "" if word == "pw" else "wrong",
-    }})  # fmt: skip
-    client = Client(app)
+    app.merge({"/": {"hooks.before_handler": check}})
+    sessions.open_stores(app)
+    client = WsgiClient(app)
     assert client.get().text == "a form"
-    assert client.get("/do_login", method="POST", query="username=ada&password=no&from_page=/").text == "a form"
-    assert client.get("/do_login", method="POST", query="username=ada&password=pw&from_page=/").status == 303
+    assert client.post("/do_login", {"username": "ada", "password": "no", "from_page": "/"}).text == "a form"
+    assert client.post("/do_login", {"username": "ada", "password": "pw", "from_page": "/"}).status == 303
     assert client.get().text == "hello ada"
-    assert client.get("/do_logout", method="POST", query="from_page=/").status == 303
+    assert client.post("/do_logout", {"from_page": "/"}).status == 303
     assert client.get().text == "a form"

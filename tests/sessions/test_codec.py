@@ -23,7 +23,7 @@ import pytest
 
 from sessions import codec
 from sessions.errors import CorruptRecord, UnreadableValue, UnstorableValue
-from tests.support.site import ROOT
+from tests.support.process import ROOT
 
 ROME = zoneinfo.ZoneInfo("Europe/Rome")
 ODD = dt.timezone(dt.timedelta(hours=-5, minutes=17, seconds=9, microseconds=3))

@@ -18,9 +18,10 @@ import pytest
 
 import sessions
 from sessions.registry import backend, registry
+from tests.support.application import Counter, application, logged
 from tests.support.backends import BACKENDS, options_of
-from tests.support.site import ROOT
-from tests.support.wsgi import Client, Counter, application, logged
+from tests.support.client import WsgiClient
+from tests.support.process import ROOT
 
 
 class OwnRamSession(theirs.RamSession):
@@ -69,40 +70,40 @@ def options_for(storage_class: type, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def client(options: dict[str, Any]) -> Client:
-    return Client(application(Pages(), **options))
+def client(options: dict[str, Any]) -> WsgiClient:
+    return WsgiClient(application(Pages(), **options))
 
 
-def test_it_counts(client: Client) -> None:
+def test_it_counts(client: WsgiClient) -> None:
     assert [client.get().text for _ in range(4)] == ["1", "2", "3", "4"]
-    assert Client(client.app).get().text == "1"
+    assert WsgiClient(client.app).get().text == "1"
 
 
 def test_an_option_for_another_backend_replaces_no_method(options: dict[str, Any]) -> None:
     functions = {name: f"pages.sqlite_sessions.{name}" for name in ("load", "save", "delete")}
-    client = Client(application(Pages(), **options, **functions))
+    client = WsgiClient(application(Pages(), **options, **functions))
     assert [client.get().text for _ in range(2)] == ["1", "2"]
 
 
-def test_the_cookie_is_the_safer_one(client: Client) -> None:
+def test_the_cookie_is_the_safer_one(client: WsgiClient) -> None:
     morsel = client.get().cookies["session_id"]
     assert (morsel["httponly"], morsel["samesite"], morsel["secure"], morsel["path"]) == (True, "Lax", "", "/")
 
 
 def test_the_cookie_is_as_configured(options: dict[str, Any]) -> None:
     app = application(Pages(), **options, httponly=False, samesite="Strict", secure=True, name="other")
-    morsel = Client(app).get().cookies["other"]
+    morsel = WsgiClient(app).get().cookies["other"]
     assert (morsel["httponly"], morsel["samesite"], morsel["secure"]) == ("", "Strict", True)
 
 
 @pytest.mark.parametrize("secure", ["auto", False, True])
 def test_a_new_id_keeps_the_data_and_the_cookie_as_safe(options: dict[str, Any], secure: Any) -> None:
-    client = Client(application(Pages(), **options, secure=secure))
+    client = WsgiClient(application(Pages(), **options, secure=secure))
     client.get()
     client.get()
-    old = dict(client.jar)
+    old = dict(client.cookies)
     morsel = client.get("/rotate").cookies["session_id"]
-    assert client.jar != old
+    assert client.cookies != old
     assert (morsel["httponly"], morsel["samesite"], morsel["secure"]) == (True, "Lax", True if secure is True else "")
 
 
@@ -117,42 +118,42 @@ def test_it_locks_as_configured_and_releases(options: dict[str, Any], locking: s
             cherrypy.session["n"] = 1
             return str(locked)
 
-    client = Client(application(Locked(), **options, locking=locking))
+    client = WsgiClient(application(Locked(), **options, locking=locking))
     assert [client.get().text for _ in range(2)] == [str(locking != "explicit")] * 2
 
 
-def test_a_redirect_saves_and_releases(client: Client) -> None:
+def test_a_redirect_saves_and_releases(client: WsgiClient) -> None:
     client.get()
     assert client.get("/broken").status == 303
     assert client.get().text == "101"
 
 
-def test_a_crash_releases(client: Client) -> None:
+def test_a_crash_releases(client: WsgiClient) -> None:
     client.get()
     assert client.get("/crash").status == 500
     assert client.get().text == "2"
 
 
-def test_expire_destroys_what_is_stored(client: Client) -> None:
+def test_expire_destroys_what_is_stored(client: WsgiClient) -> None:
     client.get()
-    stolen = dict(client.jar)
+    stolen = dict(client.cookies)
     assert client.get("/logout").status == 200
-    assert Client(client.app, stolen).get().text == "1"
+    assert WsgiClient(client.app, stolen).get().text == "1"
 
 
 def test_two_classes_in_one_process_do_not_meet(tmp_path: Path) -> None:
     """Nor with the sessions of this package."""
     theirs_two = [options_for(storage_class, tmp_path) for storage_class in (OwnRamSession, OwnFileSession)]
-    clients = [Client(application(Pages(), **options)) for options in ({}, *theirs_two)]
+    clients = [WsgiClient(application(Pages(), **options)) for options in ({}, *theirs_two)]
     assert [client.get().text for _ in range(3) for client in clients] == ["1"] * 3 + ["2"] * 3 + ["3"] * 3
     for one, other in itertools.permutations(clients, 2):
-        assert Client(one.app, dict(other.jar)).get().text == "1"
+        assert WsgiClient(one.app, other.cookies).get().text == "1"
 
 
 def test_each_class_is_set_up_once() -> None:
     """CherryPy's own tool sets up the first class only that any application uses."""
     for _ in range(2):
-        client = Client(application(Pages(), storage_class=OwnRamSession))
+        client = WsgiClient(application(Pages(), storage_class=OwnRamSession))
         client.get()
         client.get()
     assert len(OwnRamSession.set_up) <= 1
@@ -170,17 +171,18 @@ def test_session_lock_says_that_it_needs_a_class_of_this_package(options: dict[s
             said.append(str(caught.value))
             return ""
 
-    Client(application(Root(), **options)).get()
+    WsgiClient(application(Root(), **options)).get()
     assert "storage class of this package" in said[0]
 
 
 def test_it_works_in_a_process_that_knows_no_other_class(tmp_path: Path) -> None:
     code = f"""
 import cherrypy.lib.sessions
-from tests.support.wsgi import Client, Counter, application
+from tests.support.application import Counter, application
+from tests.support.client import WsgiClient
 class OwnFileSession(cherrypy.lib.sessions.FileSession): pass
 app = application(Counter(), storage_class=OwnFileSession, storage_path={str(tmp_path)!r})
-client = Client(app)
+client = WsgiClient(app)
 print([client.get().text for _ in range(3)])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -205,7 +207,7 @@ def test_a_stock_class_is_answered_by_ours_of_its_name_with_one_line_in_the_log(
     stock, ours = STOCK[name], backend(name)
     with logged() as lines:
         app = application(Pages(), storage_class=stock, **options_of(name, tmp_path))
-        client = Client(app)
+        client = WsgiClient(app)
         assert [client.get().text for _ in range(3)] == ["1", "2", "3"]
     try:
         (store,) = registry.stores(app)
@@ -228,7 +230,7 @@ def test_a_stock_class_can_be_named_in_a_decorator(tmp_path: Path) -> None:
             return str(super().index())
 
     app = application(Root())
-    client = Client(app)
+    client = WsgiClient(app)
     assert [client.get().text for _ in range(2)] == ["1", "2"]
     assert "FileStore" in [type(store).__name__ for store in registry.stores(app)]
 
@@ -262,9 +264,9 @@ def registered(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("registered")
 @pytest.mark.parametrize("storage_type", ["shelf", "Shelf", "SHELF"])
 def test_a_class_put_beside_cherrypys_own_is_found_by_its_storage_type(storage_type: str) -> None:
-    client = Client(application(Pages(), storage_type=storage_type, host="shelf.example"))
+    client = WsgiClient(application(Pages(), storage_type=storage_type, host="shelf.example"))
     assert [client.get().text for _ in range(3)] == ["1", "2", "3"]
-    assert client.jar["session_id"] in ShelfSession.cache and ShelfSession.host == "shelf.example"
+    assert client.cookies["session_id"] in ShelfSession.cache and ShelfSession.host == "shelf.example"
     morsel = client.get("/rotate").cookies["session_id"]
     assert (morsel["httponly"], morsel["samesite"]) == (True, "Lax")
 
@@ -277,9 +279,9 @@ def test_it_is_found_from_a_decorator() -> None:
         def index(self) -> str:
             return str(super().index())
 
-    client = Client(application(Root()))
+    client = WsgiClient(application(Root()))
     assert [client.get().text for _ in range(2)] == ["1", "2"]
-    assert client.jar["session_id"] in ShelfSession.cache
+    assert client.cookies["session_id"] in ShelfSession.cache
 
 
 def test_it_may_be_put_there_after_the_pages_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +294,7 @@ def test_it_may_be_put_there_after_the_pages_are_made(monkeypatch: pytest.Monkey
     with pytest.raises(sessions.ConfigError, match=r"tools\.sessions\.storage_class = LateSession"):
         application(Root())
     monkeypatch.setattr(theirs, "LateSession", ShelfSession, raising=False)
-    assert Client(application(Root())).get().text == "1"
+    assert WsgiClient(application(Root())).get().text == "1"
 
 
 def test_a_class_of_this_package_may_be_put_there(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -337,4 +339,4 @@ def test_its_session_has_the_option_locking_as_with_cherrypys_tool(options: dict
             session["n"] = 1
             return str(session.locking)
 
-    assert Client(application(Root(), **options, locking="explicit")).get().text == "explicit"
+    assert WsgiClient(application(Root(), **options, locking="explicit")).get().text == "explicit"

@@ -20,8 +20,8 @@ from sessions.backends.memcached import MemcachedStore
 from sessions.backends.postgresql import PostgresqlStore
 from sessions.backends.ram import RamStore
 from sessions.testing import LONG, NOW, Clock, Factory, StoreContract, a_record, commit, needs, opened, stored
+from tests.support.application import logged
 from tests.support.backends import SECRET, memcached, postgresql, table_of
-from tests.support.wsgi import logged
 
 
 class TestRam(StoreContract):

@@ -20,9 +20,10 @@ from sessions.cookies import RequestCookies, is_cookie_path, parse, request_cook
 from sessions.events import unsubscribe
 from sessions.registry import registry
 from sessions.testing import a_record
+from tests.support.application import Counter, application
 from tests.support.backends import BACKENDS, SECRET, options_of
+from tests.support.client import Response, WsgiClient
 from tests.support.members import able
-from tests.support.wsgi import Answer, Client, Counter, application
 
 
 @contextmanager
@@ -115,16 +116,16 @@ def test_a_cookie_that_http_cookies_refuses_breaks_nothing(name: str) -> None:
         def index(self) -> str:
             return repr(request_cookies())
 
-    client = Client(application(Root()), {name.encode().decode("latin-1"): "1", "b": '{"x":1}'})
+    client = WsgiClient(application(Root()), {name.encode().decode("latin-1"): "1", "b": '{"x":1}'})
     answer = client.get()
     assert answer.status == 200
     assert answer.text == repr([(name, "1"), ("b", '{"x":1}')])
 
 
 def test_a_session_is_found_behind_cookies_of_other_programs() -> None:
-    client = Client(application(Counter()))
+    client = WsgiClient(application(Counter()))
     assert client.get().text == "1"
-    client.jar = {"prefs": '{"a":1}', "br(oken": "1", "session_id ": " ", **client.jar}
+    client.cookies = {"prefs": '{"a":1}', "br(oken": "1", "session_id ": " ", **client.cookies}
     assert client.get().text == "2"
 
 
@@ -152,7 +153,7 @@ def test_a_cookie_path_is_printable_and_has_no_semicolon(path: str, fine: bool) 
     ],
 )
 def test_a_visitor_cannot_add_to_the_cookie_through_path_header(sent: str, path: str) -> None:
-    answer = Client(application(Counter(), path_header="X-Mounted")).get(x_mounted=sent)
+    answer = WsgiClient(application(Counter(), path_header="X-Mounted")).get(x_mounted=sent)
     assert answer.status == 200
     assert list(answer.cookies) == ["session_id"]
     assert answer.cookies["session_id"]["path"] == path
@@ -170,7 +171,7 @@ def test_a_visitor_cannot_add_to_the_cookie_through_path_header(sent: str, path:
     ],
 )  # fmt: skip
 def test_the_cookie_is_as_configured(options: dict[str, Any], expected: dict[str, Any]) -> None:
-    answer = Client(application(Counter(), **options)).get()
+    answer = WsgiClient(application(Counter(), **options)).get()
     morsel = answer.cookies[options.get("name", "session_id")]
     assert {name: morsel[name] for name in expected} == expected
 
@@ -190,7 +191,7 @@ def test_the_path_is_where_the_application_is_mounted_unless_configured(
     mount: str, options: dict[str, Any], path: str
 ) -> None:
     """Of two applications of one host, each with a cookie of this name, neither takes the other's place."""
-    client = Client(application(Ending(), mount, **options))
+    client = WsgiClient(application(Ending(), mount, **options))
     for page in ("/", "/end"):
         (cookie,) = client.get(page).cookies.values()
         assert cookie["path"] == path, page
@@ -220,7 +221,7 @@ def test_expires_is_a_date_by_the_clock_of_the_store_as_the_deadline_is() -> Non
     app = application(Counter())
     [store] = registry.stores(app)
     store.clock = lambda: 2_000_000_000.0
-    assert Client(app).get().cookies["session_id"]["expires"] == "Wed, 18 May 2033 04:33:20 GMT"
+    assert WsgiClient(app).get().cookies["session_id"]["expires"] == "Wed, 18 May 2033 04:33:20 GMT"
 
 
 class Fails:
@@ -230,7 +231,7 @@ class Fails:
 
 
 def test_the_headers_that_cherrypy_logs_of_a_failing_page_hold_no_cookie(caplog: pytest.LogCaptureFixture) -> None:
-    client = Client(application(Fails()), {"session_id": "an-id-that-nobody-may-see-in-any-log"})
+    client = WsgiClient(application(Fails()), {"session_id": "an-id-that-nobody-may-see-in-any-log"})
     assert client.get(x_test="seen").status == 500
     assert "X_TEST: seen" in caplog.text.upper().replace("-", "_").replace("SEEN", "seen")
     assert "nobody-may-see" not in caplog.text
@@ -240,10 +241,10 @@ def test_the_headers_that_cherrypy_logs_of_a_failing_page_hold_no_cookie(caplog:
 
 
 @pytest.fixture(params=BACKENDS)
-def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
+def several(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WsgiClient]:
     """Somebody with a session whose count is 1."""
     app = application(Ending(), **options_of(request.param, tmp_path))
-    client = Client(app)
+    client = WsgiClient(app)
     client.get()
     yield client
     sessions.close_stores(app)
@@ -253,13 +254,13 @@ revoking = pytest.mark.parametrize("several", able("revokes"), indirect=True)
 DEAD = "d{}" + "a" * 41 + "." + "b" * 120  # what each backend takes for a cookie of its own, but for the number
 
 
-def of_nobody(client: Client, n: int) -> str:
+def of_nobody(client: WsgiClient, n: int) -> str:
     """Return what could be the value of a session's cookie, and is none."""
     dead = DEAD.format(n)
-    return dead if "." in client.jar["session_id"] else dead.partition(".")[0]
+    return dead if "." in client.cookies["session_id"] else dead.partition(".")[0]
 
 
-def with_cookies(client: Client, *values: str, path: str = "/") -> Answer:
+def with_cookies(client: WsgiClient, *values: str, path: str = "/") -> Response:
     """Ask for a page with all of these as cookies of the session."""
     return client.get(path, cookie="; ".join(f"session_id={value}" for value in values))
 
@@ -270,23 +271,23 @@ def test_of_several_cookies_the_first_that_the_store_knows_counts(backend: str, 
     """An older one, with another Path or Domain, would keep the visitor out of the session for good."""
     app = application(Counter(), **options_of(backend, tmp_path), locking=locking)
     try:
-        client, other = Client(app), Client(app)
+        client, other = WsgiClient(app), WsgiClient(app)
         for visitor, visits in ((client, 1), (other, 4)):
             for _ in range(visits):
                 visitor.get()
-        live, second = client.jar["session_id"], other.jar["session_id"]
+        live, second = client.cookies["session_id"], other.cookies["session_id"]
         dead = [of_nobody(client, n) for n in range(3)]
         for before in ([], dead[:1], dead, ["malformed"], ["", *dead], [dead[0], "malformed", dead[0]], ["x"] * 50):
-            count = int(Client(app, {"session_id": live}).get().text)
-            answer = with_cookies(Client(app), *before, live, second)
+            count = int(WsgiClient(app, {"session_id": live}).get().text)
+            answer = with_cookies(WsgiClient(app), *before, live, second)
             assert answer.text == str(count if "." in live else count + 1), before
     finally:
         sessions.close_stores(app)
 
 
-def test_at_most_four_cookies_are_looked_at(several: Client) -> None:
+def test_at_most_four_cookies_are_looked_at(several: WsgiClient) -> None:
     """A visitor who plants more than that cannot make the store look for each of them."""
-    live, dead = several.jar["session_id"], [of_nobody(several, n) for n in range(9)]
+    live, dead = several.cookies["session_id"], [of_nobody(several, n) for n in range(9)]
     asked: list[str] = []
     with watching("asked", lambda event: asked.append(event.key)):
         assert with_cookies(several.twin(), *dead[:3], live).text == "2"
@@ -296,16 +297,16 @@ def test_at_most_four_cookies_are_looked_at(several: Client) -> None:
         assert len(asked) == 4
 
 
-def test_one_cookie_is_looked_at_once(several: Client) -> None:
+def test_one_cookie_is_looked_at_once(several: WsgiClient) -> None:
     asked: list[str] = []
     with watching("asked", lambda event: asked.append(event.key)):
-        for cookies in ([several.jar["session_id"]], [of_nobody(several, 0)], [of_nobody(several, 0)] * 3):
+        for cookies in ([several.cookies["session_id"]], [of_nobody(several, 0)], [of_nobody(several, 0)] * 3):
             del asked[:]
             with_cookies(several.twin(), *cookies)
             assert len(asked) == 1
 
 
-def test_only_malformed_cookies_are_those_of_a_new_visitor(several: Client) -> None:
+def test_only_malformed_cookies_are_those_of_a_new_visitor(several: WsgiClient) -> None:
     asked: list[str] = []
     with watching("asked", lambda event: asked.append(event.key)):
         answer = with_cookies(several.twin(), "short", "", "<b>")
@@ -313,24 +314,26 @@ def test_only_malformed_cookies_are_those_of_a_new_visitor(several: Client) -> N
 
 
 @revoking
-def test_to_sign_out_ends_all_that_the_browser_names(several: Client) -> None:
-    second = Client(several.app)
+def test_to_sign_out_ends_all_that_the_browser_names(several: WsgiClient) -> None:
+    second = WsgiClient(several.app)
     second.get()
-    values = [several.jar["session_id"], second.jar["session_id"]]
+    values = [several.cookies["session_id"], second.cookies["session_id"]]
     browser = several.twin()
     assert with_cookies(browser, *values, path="/sign_out").cookies["session_id"]["max-age"] == "3600"
-    assert with_cookies(several.twin(), *values, browser.jar["session_id"], path="/read_and_end").text == "Noneended"
+    assert (
+        with_cookies(several.twin(), *values, browser.cookies["session_id"], path="/read_and_end").text == "Noneended"
+    )
     for client in (several, second):
         assert client.get().text == "1"
 
 
 @revoking
 @pytest.mark.parametrize("path", ["/end", "/read_and_end"])
-def test_to_delete_the_session_ends_all_that_the_browser_names(several: Client, path: str) -> None:
+def test_to_delete_the_session_ends_all_that_the_browser_names(several: WsgiClient, path: str) -> None:
     """Else who signs out would be signed in again by the second cookie."""
-    second = Client(several.app)
+    second = WsgiClient(several.app)
     second.get()
-    ids = [of_nobody(several, 0), "malformed", several.jar["session_id"], second.jar["session_id"]]
+    ids = [of_nobody(several, 0), "malformed", several.cookies["session_id"], second.cookies["session_id"]]
     answer = with_cookies(several.twin(), *ids, path=path)
     assert answer.cookies["session_id"]["max-age"] == "0"
     for client in (several, second):
@@ -363,9 +366,9 @@ class Shop:
 def test_a_session_is_none_under_the_name_of_another_cookie(backend: str, tmp_path: Path) -> None:
     app = application(Shop(), **options_of(backend, tmp_path))
     try:
-        visitor = Client(app)
+        visitor = WsgiClient(app)
         visitor.get("/")
-        forged = Client(app, {"staff_id": visitor.jar["session_id"]})
+        forged = WsgiClient(app, {"staff_id": visitor.cookies["session_id"]})
         assert forged.get("/staff/").text == "{}"
     finally:
         sessions.close_stores(app)
@@ -396,9 +399,9 @@ class Values(Ending):
         return "written"
 
 
-def in_cookie(**options: Any) -> Client:
+def in_cookie(**options: Any) -> WsgiClient:
     """Return somebody with a session in a cookie."""
-    client = Client(application(Values(), storage_type="cookie", **{"secret": SECRET, **options}))
+    client = WsgiClient(application(Values(), storage_type="cookie", **{"secret": SECRET, **options}))
     client.get()
     return client
 
@@ -422,19 +425,19 @@ def test_of_two_requests_with_one_session_in_a_cookie_the_last_answer_wins(locki
 def test_a_cookie_under_an_older_secret_is_read_and_renewed_under_the_newest() -> None:
     newer, old = "a secret that was made later than the other", in_cookie()
     both, new = in_cookie(secret=f"{newer}, {SECRET}"), in_cookie(secret=newer)
-    assert Client(new.app, dict(old.jar)).get("/read").text == "{}"
-    moved = Client(both.app, dict(old.jar))
+    assert WsgiClient(new.app, old.cookies).get("/read").text == "{}"
+    moved = WsgiClient(both.app, old.cookies)
     answer = moved.get("/read")
     assert (answer.text, list(answer.cookies)) == ("{'n': 1}", ["session_id"])
     assert moved.get("/read").cookies == {}, "once is enough"
-    assert Client(new.app, dict(moved.jar)).get("/read").text == "{'n': 1}"
-    assert Client(old.app, dict(moved.jar)).get("/read").text == "{}"
+    assert WsgiClient(new.app, moved.cookies).get("/read").text == "{'n': 1}"
+    assert WsgiClient(old.app, moved.cookies).get("/read").text == "{}"
 
 
 def test_a_page_that_does_not_use_the_session_renews_no_secret() -> None:
     both = in_cookie(secret=f"a secret that was made later than the other,{SECRET}")
     both.app.root.untouched = cherrypy.expose(lambda: "nothing")
-    assert Client(both.app, dict(in_cookie().jar)).get("/untouched").cookies == {}
+    assert WsgiClient(both.app, in_cookie().cookies).get("/untouched").cookies == {}
 
 
 PARTS = {"the id": (0, 43), "key id": (44, 49), "nonce": (50, 65), "ciphertext": (66, 100), "tag": (-22, -1)}
@@ -443,40 +446,40 @@ PARTS = {"the id": (0, 43), "key id": (44, 49), "nonce": (50, 65), "ciphertext":
 @pytest.mark.parametrize("part", PARTS)
 def test_a_cookie_that_was_changed_in_any_part_is_nobodys(part: str) -> None:
     client = in_cookie()
-    value = client.jar["session_id"]
+    value = client.cookies["session_id"]
     begin, end = PARTS[part]
     for at in range(begin % len(value), end % len(value), 3):
         forged = value[:at] + ("A" if value[at] != "A" else "B") + value[at + 1 :]
-        assert Client(client.app, {"session_id": forged}).get("/read").text == "{}", at
+        assert WsgiClient(client.app, {"session_id": forged}).get("/read").text == "{}", at
 
 
 def test_a_token_of_another_id_or_cut_or_lengthened_is_nobodys() -> None:
     client = in_cookie()
-    other = Client(client.app)
+    other = WsgiClient(client.app)
     other.get()
-    value = client.jar["session_id"]
+    value = client.cookies["session_id"]
     id, token = value.split(".")
-    others_id = other.jar["session_id"].partition(".")[0]
+    others_id = other.cookies["session_id"].partition(".")[0]
     forgeries = [f"{others_id}.{token}", f"{id}.{token}.{token}", f"{id}.{'A' * len(token)}", f"{id}.", f".{token}"]
     for forged in (*forgeries, id, token, value[:-9], value[:110], value + "A", value + "AAAA"):
-        assert Client(client.app, {"session_id": forged}).get("/read").text == "{}", forged
+        assert WsgiClient(client.app, {"session_id": forged}).get("/read").text == "{}", forged
     assert client.get("/read").text == "{'n': 1}"
 
 
 def test_a_token_of_another_cookie_or_application_is_nobodys() -> None:
     """With one secret for all of them."""
     app = application(Values(), storage_type="cookie", secret=SECRET)
-    client = Client(app)
+    client = WsgiClient(app)
     client.get()
     for other in (in_cookie(name="staff_id").app, application(Values(), "/b", storage_type="cookie", secret=SECRET)):
         name = "staff_id" if other.config["/"].get("tools.sessions.name") else "session_id"
-        assert Client(other, {name: client.jar["session_id"]}).get("/read").text == "{}"
+        assert WsgiClient(other, {name: client.cookies["session_id"]}).get("/read").text == "{}"
 
 
 def test_a_cookie_shows_nothing_of_what_is_in_it() -> None:
     client = in_cookie()
     client.get("/quick")
-    token = client.jar["session_id"].partition(".")[2]
+    token = client.cookies["session_id"].partition(".")[2]
     assert b"quick" not in base64.urlsafe_b64decode(token + "=" * (-len(token) % 4))
 
 
@@ -485,7 +488,7 @@ def test_a_cookie_that_was_copied_works_until_it_expires() -> None:
     client = in_cookie()
     copy = client.twin()
     client.get("/end")
-    assert client.jar == {}
+    assert client.cookies == {}
     assert copy.get("/read").text == "{'n': 1}"
     (store,) = registry.stores(client.app)
     now = store.clock() + 3601

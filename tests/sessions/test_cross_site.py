@@ -10,8 +10,11 @@ import pytest
 
 import sessions
 from sessions import Session
+from tests.support.application import application, logged
 from tests.support.backends import BACKENDS, options_of
-from tests.support.wsgi import Client, application, logged
+from tests.support.client import WsgiClient
+
+CROSS_SITE = {"Sec-Fetch-Site": "cross-site"}
 
 
 class Shop:
@@ -84,7 +87,7 @@ def test_a_cross_site_form_that_would_begin_a_session_is_a_403_that_names_the_wa
     shop: cherrypy.Application, page: str, method: str
 ) -> None:
     with logged() as lines:
-        answer = Client(shop).get(f"/{page}", method=method, sec_fetch_site="cross-site")
+        answer = WsgiClient(shop).ask(method, f"/{page}", None, CROSS_SITE)
     assert (answer.status, list(answer.cookies)) == (403, [])
     assert "from another site" in answer.text
     (line,) = [line for line in lines if "CrossSiteRequest" in line]
@@ -93,25 +96,25 @@ def test_a_cross_site_form_that_would_begin_a_session_is_a_403_that_names_the_wa
 
 @pytest.mark.parametrize("page", ["read", "load"])
 def test_a_cross_site_form_finds_an_empty_session_and_begins_none(shop: cherrypy.Application, page: str) -> None:
-    answer = Client(shop).get(f"/{page}", method="POST", sec_fetch_site="cross-site")
+    answer = WsgiClient(shop).post(f"/{page}", **CROSS_SITE)
     assert (answer.status, list(answer.cookies)) == (200, [])
 
 
 def test_a_visitor_whom_a_bank_sends_back_by_post_keeps_their_session(shop: cherrypy.Application) -> None:
     """The browser leaves its Lax cookie out, and sends it with the GET that the 303 asks for."""
-    visitor = Client(shop)
+    visitor = WsgiClient(shop)
     visitor.get("/write")
-    jar = dict(visitor.jar)
-    visitor.jar.clear()
-    visitor.get("/write", method="POST", sec_fetch_site="cross-site")
-    assert visitor.get("/elsewhere", method="POST", sec_fetch_site="cross-site").status == 303
-    visitor.jar = jar | visitor.jar
+    jar = dict(visitor.cookies)
+    visitor.cookies.clear()
+    visitor.post("/write", **CROSS_SITE)
+    assert visitor.post("/elsewhere", **CROSS_SITE).status == 303
+    visitor.cookies = jar | visitor.cookies
     assert visitor.get("/read", sec_fetch_site="cross-site").text == "{'paid': True}"
 
 
 def test_a_page_may_allow_it(shop: cherrypy.Application) -> None:
-    visitor = Client(shop)
-    assert visitor.get("/allowed", method="POST", sec_fetch_site="cross-site").text == "paid"
+    visitor = WsgiClient(shop)
+    assert visitor.post("/allowed", **CROSS_SITE).text == "paid"
     assert visitor.get("/read").text == "{'paid': True}"
 
 
@@ -122,21 +125,21 @@ def test_a_page_may_allow_it(shop: cherrypy.Application) -> None:
 def test_what_brings_the_cookie_if_there_is_one_begins_a_session(
     shop: cherrypy.Application, method: str, site: str
 ) -> None:
-    assert list(Client(shop).get("/write", method=method, sec_fetch_site=site).cookies) == ["session_id"]
-    assert list(Client(shop).get("/write", method=method).cookies) == ["session_id"], "an old browser does not say"
+    assert list(WsgiClient(shop).ask(method, "/write", None, {"Sec-Fetch-Site": site}).cookies) == ["session_id"]
+    assert list(WsgiClient(shop).ask(method, "/write").cookies) == ["session_id"], "an old browser does not say"
 
 
 def test_a_cross_site_form_that_brings_a_live_session_uses_it(shop: cherrypy.Application) -> None:
     """Of a site whose cookie has SameSite=None, or whose visitor came a moment ago (a browser's two minutes)."""
-    visitor = Client(shop)
+    visitor = WsgiClient(shop)
     visitor.get("/load")
-    assert visitor.get("/write", method="POST", sec_fetch_site="cross-site").status == 200
+    assert visitor.post("/write", **CROSS_SITE).status == 200
     assert visitor.get("/read").text == "{'paid': True}"
 
 
 def test_a_cookie_that_browsers_send_from_every_site_may_be_set_from_every_site(tmp_path: Path) -> None:
     app = application(Shop(), samesite="None", secure=True)
-    assert list(Client(app).get("/write", method="POST", sec_fetch_site="cross-site").cookies) == ["session_id"]
+    assert list(WsgiClient(app).post("/write", **CROSS_SITE).cookies) == ["session_id"]
     sessions.close_stores(app)
 
 
@@ -147,5 +150,5 @@ def test_an_error_page_may_not_begin_one_either(shop: cherrypy.Application) -> N
         return "not here"
 
     shop.merge({"/nothing": {"error_page.404": page}})
-    answer = Client(shop).get("/nothing", method="POST", sec_fetch_site="cross-site")
+    answer = WsgiClient(shop).post("/nothing", **CROSS_SITE)
     assert (answer.status, answer.text.strip(), list(answer.cookies)) == (404, "not here", [])

@@ -17,9 +17,10 @@ from sessions.errors import LockTimeout
 from sessions.events import LOGGED, unsubscribe, write_to_log
 from sessions.locks import FairLocks
 from sessions.registry import registry
+from tests.support.application import application, logged
 from tests.support.backends import BACKENDS, options_of
+from tests.support.client import WsgiClient
 from tests.support.members import MODES, able
-from tests.support.wsgi import Client, application, logged
 
 SILENT = {"ram", "file", "cookie", "functions"}  # no server, so no round trip
 STEPS = set(re.findall(r"^    (\w+) {2,}\w", str(events.__doc__), re.MULTILINE))
@@ -64,9 +65,9 @@ def seen() -> Iterator[list[sessions.Event]]:
 
 
 @pytest.fixture(params=BACKENDS)
-def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
+def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WsgiClient]:
     app = application(Pages(), **options_of(request.param, tmp_path))
-    yield Client(app)
+    yield WsgiClient(app)
     sessions.close_stores(app)
 
 
@@ -79,13 +80,15 @@ def names(found: list[sessions.Event]) -> list[str]:
     return [step for step in steps if step != "trip"]
 
 
-def test_each_step_of_a_request_is_published_in_order(client: Client, seen: list[sessions.Event]) -> None:
+def test_each_step_of_a_request_is_published_in_order(client: WsgiClient, seen: list[sessions.Event]) -> None:
     client.get("/none")
     assert names(seen) == ["cookie"]
     client.get("/write")
     assert names(seen) == ["cookie", "saved", "cookie_set"]
     client.get("/write")
-    sets = ["cookie_set"] if "." in client.jar["session_id"] else []  # where the cookie is the store, each save sets it
+    sets = (
+        ["cookie_set"] if "." in client.cookies["session_id"] else []
+    )  # where the cookie is the store, each save sets it
     assert names(seen) == ["cookie", "asked", "locked", "loaded", "compared", "saved", "unlocked", *sets]
     client.get("/read")
     assert names(seen) == ["cookie", "asked", "locked", "loaded", "compared", "unsaved", "unlocked"]
@@ -98,12 +101,14 @@ def test_each_step_of_a_request_is_published_in_order(client: Client, seen: list
     client.get("/end")
     # The cookie is set at once, should the page fail, and with the answer.
     assert names(seen) == ["cookie", "deleted", "unlocked", "cookie_set", "cookie_set"]
-    client.jar["session_id"] = "x"
+    client.cookies["session_id"] = "x"
     client.get("/read")
     assert names(seen) == ["cookie", "malformed", "unsaved"]
 
 
-def test_a_locked_write_is_two_round_trips_where_there_is_a_server(client: Client, seen: list[sessions.Event]) -> None:
+def test_a_locked_write_is_two_round_trips_where_there_is_a_server(
+    client: WsgiClient, seen: list[sessions.Event]
+) -> None:
     client.get("/write")
     seen.clear()
     client.get("/write")
@@ -113,7 +118,9 @@ def test_a_locked_write_is_two_round_trips_where_there_is_a_server(client: Clien
     assert all(trip["to"] and trip["what"] for trip in trips)
 
 
-def test_what_was_loaded_and_saved_is_published_and_can_be_located(client: Client, seen: list[sessions.Event]) -> None:
+def test_what_was_loaded_and_saved_is_published_and_can_be_located(
+    client: WsgiClient, seen: list[sessions.Event]
+) -> None:
     client.get("/write")
     seen.clear()
     client.get("/write")
@@ -121,13 +128,13 @@ def test_what_was_loaded_and_saved_is_published_and_can_be_located(client: Clien
     assert {name: record.data for name, record in records.items()} == {"loaded": '{"n":1}', "saved": '{"n":2}'}
     (store,) = registry.stores(client.app)
     shown = store.describe_location(seen[0].key) + store.describe_record(seen[0].key, records["saved"])
-    assert '{"n":2}' in shown and client.jar["session_id"].partition(".")[0] not in shown
+    assert '{"n":2}' in shown and client.cookies["session_id"].partition(".")[0] not in shown
 
 
-def test_no_event_holds_an_id(client: Client, seen: list[sessions.Event]) -> None:
+def test_no_event_holds_an_id(client: WsgiClient, seen: list[sessions.Event]) -> None:
     ids = set()
     for path in ("/write", "/read", "/rotate", "/write", "/end"):
-        ids.add(client.jar.get("session_id", "no cookie yet").partition(".")[0])
+        ids.add(client.cookies.get("session_id", "no cookie yet").partition(".")[0])
         client.get(path)
     assert len(ids) == 3
     assert not [event for event in seen for id in ids if id in repr(event)]
@@ -145,7 +152,7 @@ def test_a_subscriber_that_fails_is_logged_and_harms_nobody() -> None:
     def broken(event: sessions.Event) -> None:
         raise ValueError("the subscriber's own")
 
-    client = Client(application(Pages()))
+    client = WsgiClient(application(Pages()))
     sessions.subscribe(broken)
     try:
         with logged() as lines:
@@ -165,7 +172,7 @@ def nobody() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("nobody")
-def test_a_visit_costs_no_event_while_nobody_watches(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_visit_costs_no_event_while_nobody_watches(client: WsgiClient, monkeypatch: pytest.MonkeyPatch) -> None:
     client.get("/write")
     published: list[str] = []  # an error raised here would be a 500 of the page, and nobody would see it
     for name, module in list(sys.modules.items()):
@@ -188,7 +195,7 @@ def test_subscribing_twice_is_subscribing_once_and_unsubscribing_is_final(seen: 
 
 def test_a_subscriber_may_ask_for_some_events_only() -> None:
     found: list[str] = []
-    client = Client(application(Pages()))
+    client = WsgiClient(application(Pages()))
 
     def note(event: sessions.Event) -> None:
         found.append(event.name)
@@ -219,15 +226,15 @@ def expired() -> Iterator[list[str]]:
     unsubscribe(note)
 
 
-def ended(backend: str, place: Path, locking: str, **options: Any) -> tuple[Client, str, Store]:
+def ended(backend: str, place: Path, locking: str, **options: Any) -> tuple[WsgiClient, str, Store]:
     """Return somebody whose session has just come to its end, its key, and its store."""
     app = application(Pages(), **options_of(backend, place), locking=locking, **options)
-    client = Client(app)
+    client = WsgiClient(app)
     client.get("/write")
     (store,) = registry.stores(app)
     later = store.clock() + 3601
     store.clock = lambda: later
-    return client, store.key_of(client.jar["session_id"]), store
+    return client, store.key_of(client.cookies["session_id"]), store
 
 
 @pytest.mark.parametrize("locking", MODES)
@@ -258,7 +265,7 @@ def test_the_end_of_a_session_is_published_once_by_the_cleaner(
 @pytest.mark.parametrize("backend", able("purges"))
 def test_a_tombstone_has_no_end_to_publish(backend: str, tmp_path: Path, expired: list[str]) -> None:
     app = application(Pages(), **options_of(backend, tmp_path))
-    client = Client(app)
+    client = WsgiClient(app)
     for path in ("/write", "/rotate"):
         client.get(path)
     (store,) = registry.stores(app)
@@ -274,7 +281,7 @@ def test_a_tombstone_has_no_end_to_publish(backend: str, tmp_path: Path, expired
 
 def test_the_log_is_one_subscriber() -> None:
     sessions.install()
-    client = Client(application(Pages()), {"session_id": "malformed"})
+    client = WsgiClient(application(Pages()), {"session_id": "malformed"})
     with logged() as lines:
         client.twin().get("/read")
         unsubscribe(write_to_log)
@@ -292,11 +299,11 @@ def test_each_line_of_the_log_is_for_an_event_that_there_is() -> None:
 
 def test_debug_logs_each_step_of_the_requests_that_ask_for_it() -> None:
     with logged() as lines:
-        Client(application(Pages())).get("/write")
+        WsgiClient(application(Pages())).get("/write")
         assert lines == []
-        Client(application(Pages(), debug=True)).get("/write")
+        WsgiClient(application(Pages(), debug=True)).get("/write")
         steps = [re.fullmatch(r"step of a session address=127\.0\.0\.1 .*step=(\w+)( .*)?", line) for line in lines]
         assert [step and step[1] for step in steps] == ["cookie", "saved", "cookie_set"], lines
         del lines[:]
-        Client(application(Pages())).get("/write")
+        WsgiClient(application(Pages())).get("/write")
         assert lines == []

@@ -49,7 +49,8 @@ from sessions.testing import (
     opened,
     stored,
 )
-from tests.support.wsgi import Client, Counter, application, logged
+from tests.support.application import Counter, application, logged
+from tests.support.client import WsgiClient
 
 
 @pytest.fixture
@@ -104,15 +105,15 @@ def grow(store: FileStore, key: str, n: int = 0) -> None:
 
 
 @pytest.fixture
-def site(tmp_path: Path) -> Client:
+def site(tmp_path: Path) -> WsgiClient:
     """A visitor of a site with the file profile who has been there five times."""
     app = application(Counter(), storage_type="file", storage_path=str(tmp_path / "site"), lock_timeout=1)
-    client = Client(app)
+    client = WsgiClient(app)
     assert [client.get().text for _ in range(5)] == list("12345")
     return client
 
 
-def file_of(client: Client) -> Path:
+def file_of(client: WsgiClient) -> Path:
     (store,) = registry.stores(client.app)
     (path,) = (path for path in Path(store.root).rglob(f"{store.namespace}*") if not path.name.endswith(LOCK))
     return path
@@ -161,24 +162,24 @@ def test_a_flipped_bit_is_an_earlier_state_or_none_and_is_quarantined_once(store
             assert len(events) == (found == -1)
 
 
-def test_no_prefix_of_a_session_file_is_an_error_to_the_visitor(site: Client) -> None:
+def test_no_prefix_of_a_session_file_is_an_error_to_the_visitor(site: WsgiClient) -> None:
     path = file_of(site)
-    whole, jar = path.read_bytes(), dict(site.jar)
+    whole, jar = path.read_bytes(), dict(site.cookies)
     for length in range(len(whole) + 1):
         path.write_bytes(whole[:length])
-        site.jar = dict(jar)
+        site.cookies = dict(jar)
         answer = site.get()
         assert (answer.status, answer.text) == (200, str(whole[:length].count(b"\n") + 1))
 
 
-def test_no_flipped_bit_in_a_session_file_is_an_error_to_the_visitor(site: Client) -> None:
+def test_no_flipped_bit_in_a_session_file_is_an_error_to_the_visitor(site: WsgiClient) -> None:
     path, chance = file_of(site), random.Random(15)  # noqa: S311 -- a seed, so that a failure comes back
-    whole, jar = path.read_bytes(), dict(site.jar)
+    whole, jar = path.read_bytes(), dict(site.cookies)
     for _ in range(1500):
         damaged = bytearray(whole)
         damaged[chance.randrange(len(whole))] ^= 1 << chance.randrange(8)
         path.write_bytes(damaged)
-        site.jar = dict(jar)
+        site.cookies = dict(jar)
         answer = site.get()
         assert answer.status == 200
         assert answer.text in ("1", "5", "6")
@@ -190,12 +191,12 @@ def test_a_whole_line_with_senseless_data_is_quarantined_and_logged_once(
     tmp_path: Path, data: str, explicit: bool
 ) -> None:
     locking = "explicit" if explicit else "implicit"
-    client = Client(application(Counter(), storage_type="file", storage_path=str(tmp_path), locking=locking))
+    client = WsgiClient(application(Counter(), storage_type="file", storage_path=str(tmp_path), locking=locking))
     client.get()
-    path, old = file_of(client), dict(client.jar)
+    path, old = file_of(client), dict(client.cookies)
     path.write_bytes(Record(data, time.time(), time.time() + 99).pack(path.name) + b"\n")
     with logged() as lines:
-        assert [Client(client.app, dict(old)).get().text for _ in range(2)] == ["1", "1"]
+        assert [WsgiClient(client.app, old).get().text for _ in range(2)] == ["1", "1"]
     assert len([line for line in lines if "unreadable" in line]) == 1
     assert path.with_name(path.name + ".unreadable").exists()
 
@@ -609,11 +610,11 @@ def test_a_sync_that_fails_keeps_the_old_session(tmp_path: Path, monkeypatch: py
     assert save(store, key, 3)
 
 
-def test_a_full_disk_is_a_503_and_the_session_goes_on_afterwards(site: Client) -> None:
+def test_a_full_disk_is_a_503_and_the_session_goes_on_afterwards(site: WsgiClient) -> None:
     before = file_of(site).read_bytes()
     with files_no_larger_than(len(before) + 10):
         answer = site.get()
-        newcomer = Client(site.app).get(cookie="a=b")
+        newcomer = WsgiClient(site.app).get(cookie="a=b")
     assert (answer.status, answer.headers["retry-after"], list(answer.cookies)) == (503, "5", [])
     assert newcomer.status == 200, "a new session still fits"
     assert site.get().text == "6"
@@ -746,7 +747,7 @@ def test_the_check_does_what_a_session_does(store: FileStore, clock: Clock) -> N
     store.ping()
 
 
-def test_a_folder_that_has_gone_is_a_503_that_leaves_the_cookie_alone(site: Client) -> None:
+def test_a_folder_that_has_gone_is_a_503_that_leaves_the_cookie_alone(site: WsgiClient) -> None:
     (store,) = registry.stores(site.app)
     os.rename(store.root, store.root + ".away")
     answer = site.get()
@@ -848,8 +849,8 @@ def test_a_record_copied_to_another_key_is_not_that_session(store: FileStore) ->
         store.load(theirs)
 
 
-def test_neither_the_id_nor_its_name_is_in_the_store(site: Client) -> None:
-    id = site.jar["session_id"]
+def test_neither_the_id_nor_its_name_is_in_the_store(site: WsgiClient) -> None:
+    id = site.cookies["session_id"]
     (store,) = registry.stores(site.app)
     for path in Path(store.root).rglob("*"):
         assert id not in path.name
@@ -869,7 +870,7 @@ def test_an_open_folder_is_warned_of(tmp_path: Path) -> None:
     assert [line for line in lines if "chmod 700" in line]
 
 
-def test_a_session_that_stays_locked_is_a_503_that_comes_in_time(site: Client) -> None:
+def test_a_session_that_stays_locked_is_a_503_that_comes_in_time(site: WsgiClient) -> None:
     (store,) = registry.stores(site.app)
     hold = FileStore(storage_path=store.root).acquire(file_of(site).name, SHORT)  # another process, as it were
     answer = site.get()

@@ -17,7 +17,7 @@ from sessions import store as contract
 from sessions.backends.file import KEY, LOCK, FileStore
 from sessions.errors import LockTimeout
 from sessions.testing import LONG, NOW, SHORT, Clock, a_record, commit, stored
-from tests.support.wsgi import logged
+from tests.support.application import logged
 
 from .test_file import child, files_no_larger_than, open_store, session_files
 

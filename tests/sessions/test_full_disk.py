@@ -132,7 +132,7 @@ def test_who_signs_out_is_signed_out(
     site: SignInApp, disk: Path, fill: Filler, end: Callable[[Session], None], visits: int
 ) -> None:
     browser = site.browser()
-    browser.ask(lambda session: (session.sign_in("ada"), session.update(secret=SECRET)))
+    browser.run(lambda session: (session.sign_in("ada"), session.update(secret=SECRET)))
     for _ in range(visits):
         assert browser.user() == "ada"
     twin = browser.twin()
@@ -140,7 +140,7 @@ def test_who_signs_out_is_signed_out(
     fill()
     assert browser.do(end).status in (200, 303)
     assert browser.user() is None
-    assert twin.ask(lambda session: (session.user, dict(session))) == "(None, {})"
+    assert twin.run(lambda session: (session.user, dict(session))) == "(None, {})"
     assert stored(disk) == []
     assert site.store.live("ada") == {}
     assert len(site.store.locks) == 0
@@ -178,10 +178,10 @@ def test_the_other_sessions_of_a_user_can_be_ended(site: SignInApp, disk: Path, 
     here, there = site.signed_in(), site.signed_in()
     assert [one.user() for one in (here, there)] == ["ada", "ada"]
     lost = site.signed_in()
-    for path in disk.glob(f"file/??/{site.store.key_of(lost.jar['session_id'])}*"):
+    for path in disk.glob(f"file/??/{site.store.key_of(lost.cookies['session_id'])}*"):
         path.unlink()  # so the index has an entry too many
     fill()
-    assert here.ask(lambda session: sessions.end_session(reference(there.jar["session_id"]))) == "True"
+    assert here.run(lambda session: sessions.end_session(reference(there.cookies["session_id"]))) == "True"
     assert (here.user(), there.user()) == ("ada", None)
 
 
@@ -214,8 +214,8 @@ def test_who_signs_out_of_a_table_that_cannot_grow_is_signed_out(tmp_path: Path)
 def test_the_cleaner_removes_what_has_expired(site: SignInApp, disk: Path, fill: Filler) -> None:
     browsers = [site.browser() for _ in range(5)]
     for browser in browsers:
-        browser.ask(lambda session: session.update(secret=SECRET))
-    assert browsers[0].ask(lambda session: session["secret"]) == SECRET  # locked, the others not
+        browser.run(lambda session: session.update(secret=SECRET))
+    assert browsers[0].run(lambda session: session["secret"]) == SECRET  # locked, the others not
     kept = len(stored(disk))
     fill()
     site.ahead = 3600.0
@@ -228,7 +228,7 @@ def test_who_cannot_be_given_a_new_id_stays_signed_in(site: SignInApp, fill: Fil
     if site.store.capabilities.shared is False:
         return  # in memory there is room
     browser = site.browser()
-    browser.ask(lambda session: session.update(secret=SECRET))
+    browser.run(lambda session: session.update(secret=SECRET))
     ada = site.signed_in()
     fill()
     for one, work in (
@@ -239,5 +239,5 @@ def test_who_cannot_be_given_a_new_id_stays_signed_in(site: SignInApp, fill: Fil
     ):
         answer = one.do(work)
         assert (answer.status, list(answer.cookies)) == (503, [])
-    assert browser.ask(lambda session: (session.user, dict(session))) == f"(None, {{'secret': '{SECRET}'}})"
+    assert browser.run(lambda session: (session.user, dict(session))) == f"(None, {{'secret': '{SECRET}'}})"
     assert ada.user() == "ada"

@@ -53,12 +53,12 @@ def living(browser: Browser) -> list[dict[str, Any]]:
     def work(session: Session) -> str:
         return json.dumps([{name: getattr(one, name) for name in one.__slots__} for one in sessions.live_sessions()])
 
-    found: list[dict[str, Any]] = json.loads(browser.ask(work))
+    found: list[dict[str, Any]] = json.loads(browser.run(work))
     return found
 
 
 def reference(browser: Browser) -> str:
-    return browser.ask(lambda session: (session.user, reference_of(session.id))[1])
+    return browser.run(lambda session: (session.user, reference_of(session.id))[1])
 
 
 def active_sessions(store: Store, lifetime: float | None = None) -> ActiveSessions:
@@ -72,7 +72,7 @@ def active_sessions(store: Store, lifetime: float | None = None) -> ActiveSessio
 @where_listed
 def test_a_user_sees_their_own_sessions_and_nobody_elses(site: SignInApp, user: str) -> None:
     one, two, other = site.signed_in(user), site.signed_in(user), site.signed_in(f"{user}x")
-    site.browser().ask(lambda session: session.update(n=1))
+    site.browser().run(lambda session: session.update(n=1))
     assert {one_of["reference"] for one_of in living(one)} == {reference(one), reference(two)}
     assert [(one_of["reference"], one_of["user"]) for one_of in living(other)] == [(reference(other), f"{user}x")]
 
@@ -92,7 +92,7 @@ def test_the_session_that_asks_is_marked_and_first_and_the_rest_by_last_use(site
 def test_the_times_of_a_session_are_those_of_sign_in_last_use_and_end(site: SignInApp, user: str) -> None:
     began = site.now()
     browser, staying = site.signed_in(user), site.signed_in(user, remember=True)
-    staying.ask(lambda session: session.update(browser="<b>"))
+    staying.run(lambda session: session.update(browser="<b>"))
     site.ahead = 20 * MINUTE
     browser.user()
     staying.user()
@@ -110,9 +110,9 @@ def test_the_times_of_a_session_are_those_of_sign_in_last_use_and_end(site: Sign
 @where_listed
 def test_what_has_ended_is_not_listed(site: SignInApp, user: str) -> None:
     gone, out, moved, stays = (site.signed_in(user) for _ in range(4))
-    gone.ask(lambda session: session.delete())
-    out.ask(lambda session: session.sign_out())
-    moved.ask(lambda session: session.regenerate())
+    gone.run(lambda session: session.delete())
+    out.run(lambda session: session.sign_out())
+    moved.run(lambda session: session.regenerate())
     assert {one["reference"] for one in living(stays)} == {reference(stays), reference(moved)}
     site.ahead = 30 * MINUTE
     stays.user()
@@ -156,16 +156,16 @@ def test_an_anonymous_visitor_has_no_sessions_to_list_or_end(site: SignInApp) ->
 def test_a_user_ends_one_of_their_sessions(site: SignInApp, user: str) -> None:
     one, two, three = (site.signed_in(user) for _ in range(3))
     wanted = reference(two)
-    assert one.ask(lambda session: sessions.end_session(wanted)) == "True"
-    assert one.ask(lambda session: sessions.end_session(wanted)) == "False"
+    assert one.run(lambda session: sessions.end_session(wanted)) == "True"
+    assert one.run(lambda session: sessions.end_session(wanted)) == "False"
     assert [browser.user() for browser in (one, two, three)] == [user, None, user]
 
 
 @where_listed
 def test_a_user_cannot_end_the_sessions_of_others_nor_this_one_by_its_reference(site: SignInApp, user: str) -> None:
     browser, other = site.signed_in(user), site.signed_in(f"{user}x")
-    for wanted in (reference(other), reference(browser), "", "0", "%", other.jar["session_id"]):
-        assert browser.ask(lambda session, wanted=wanted: sessions.end_session(wanted)) == "False"
+    for wanted in (reference(other), reference(browser), "", "0", "%", other.cookies["session_id"]):
+        assert browser.run(lambda session, wanted=wanted: sessions.end_session(wanted)) == "False"
     assert (browser.user(), other.user()) == (user, f"{user}x")
 
 
@@ -183,11 +183,11 @@ def test_to_end_all_other_sessions_keeps_this_one_under_a_new_id(
     """Also in a page that has not used its session before: it must not end itself."""
     with sign_in_app(backend, tmp_path_factory.mktemp(f"all_{backend}"), locking=locking) as site:
         here, there, other = site.signed_in(user, remember), site.signed_in(user, not remember), site.signed_in("bob")
-        here.ask(lambda session: session.update(n=1))
+        here.run(lambda session: session.update(n=1))
         before = here.twin()
-        found = here.ask(lambda session: sessions.end_other_sessions())
+        found = here.run(lambda session: sessions.end_other_sessions())
         assert found == ("1" if site.store.capabilities.lists else "None")
-        seen = here.ask(lambda session: (session.user, session.remembered, session.get("n")))
+        seen = here.run(lambda session: (session.user, session.remembered, session.get("n")))
         assert seen == f"('{user}', {remember}, 1)"
         assert [browser.user() for browser in (there, before, other)] == [None, None, "bob"]
 
@@ -243,14 +243,14 @@ def test_a_backend_that_cannot_list_says_so_and_never_that_there_are_none(
                     work(session)
                 return "said so"
 
-            assert browser.ask(page) == "said so", what
+            assert browser.run(page) == "said so", what
         assert browser.user() == "ada"
 
 
 @pytest.mark.parametrize("opened", SCANNING, indirect=True)
 def test_everybodys_sessions_are_found_and_ended(site: SignInApp, user: str) -> None:
     browsers = [site.signed_in(user), site.signed_in(f"{user}x"), site.browser()]
-    browsers[2].ask(lambda session: session.update(n=1))
+    browsers[2].run(lambda session: session.update(n=1))
     wanted = [reference(browser) for browser in browsers]
     active = active_sessions(site.store)
     found = {one.reference: one.user for one in active.list()}

@@ -16,7 +16,8 @@ from sessions.backends.ram import RamStore
 from sessions.errors import LockTimeout, TooManyWaiting
 from sessions.locks import FairLocks, Waiting, poll
 from sessions.testing import a_record
-from tests.support.wsgi import Client, application, logged
+from tests.support.application import application, logged
+from tests.support.client import WsgiClient
 
 LONG = 10.0  # seconds that nothing here takes
 
@@ -295,7 +296,7 @@ def test_who_is_one_too_many_is_told_why(waiting: Counted, storage_type: str, tm
 
     own = {"storage_path": str(tmp_path)} if storage_type == "file" else {}
     app = application(Page(), storage_type=storage_type, max_waiting=2, **own)
-    visitor, counts = Client(app), list[int]()
+    visitor, counts = WsgiClient(app), list[int]()
     go_on.set()
     visitor.get()
     go_on.clear()

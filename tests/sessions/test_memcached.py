@@ -30,10 +30,11 @@ from sessions.errors import TooLarge
 from sessions.locks import waiting
 from sessions.options import Settings
 from sessions.testing import LONG, NAMESPACE, a_record, add_one, count_of, stored
-from tests.sessions.test_rules import a_server as a_site
-from tests.support import wsgi
+from tests.sessions.test_rules import Server as SiteProcess
+from tests.support.application import logged as lines_of
+from tests.support.client import Client
 from tests.support.members import sign_in_app
-from tests.support.visitor import Visitor
+from tests.support.process import wait_until
 
 DAY, HOUR = 86400, 3600
 
@@ -111,7 +112,7 @@ def proxy(server: Memcached) -> Iterator[Proxy]:
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
     """What the package logs."""
-    with wsgi.logged() as lines:
+    with lines_of() as lines:
         yield lines
 
 
@@ -168,14 +169,6 @@ def lasts(server: Memcached, key: str) -> int:
 def drop(server: Memcached, key: str) -> None:
     """Let the server forget an item, as one that is full does."""
     assert "HD" in ask(server, f"md sessions:{key}")
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    """Wait for what no event tells: what a server or a thread of the package does by itself."""
-    end = time.monotonic() + LONG
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.01)
 
 
 def refused(action: Callable[[], object]) -> str:
@@ -325,7 +318,7 @@ def test_round_trips_of_a_page(proxy: Proxy, tmp_path: Path) -> None:
             found = []
             for step in steps:
                 before = proxy.trips
-                browser.ask(pages[step])
+                browser.run(pages[step])
                 found.append(proxy.trips - before)
             return found
 
@@ -337,7 +330,7 @@ def test_round_trips_of_a_page(proxy: Proxy, tmp_path: Path) -> None:
         assert trips("read", "read") == [4, 2], "a renewal makes the index last as long"
         assert trips("sign in") == [7], "the index gets the new session, and then loses the old one"
         assert trips("sign out", "read") == [5, 2]
-        browser.jar["session_id"] = "malformed"
+        browser.cookies["session_id"] = "malformed"
         assert trips("read") == [0]
     with sign_in_app("memcached", tmp_path, servers=proxy.address, locking="explicit") as site:
         browser = site.browser()
@@ -357,7 +350,7 @@ def test_the_server_sees_hashes_and_no_ids_and_no_lock_stays(server: Memcached, 
         assert len(found) == 3, "a session that has moved, where it is now, and an index; there is no lock"
         assert [bool(re.fullmatch("[0-9a-f]{8}-[0-9a-f]{64}", name)) for name in found] == [True, True, False]
         assert re.fullmatch("[0-9a-f]{8}-user-[0-9a-f]{64}", found[2])
-        assert browser.jar["session_id"] not in " ".join(found)
+        assert browser.cookies["session_id"] not in " ".join(found)
 
 
 def test_the_server_drops_a_session_when_its_time_is_over(server: Memcached, store: MemcachedStore) -> None:
@@ -895,7 +888,7 @@ def test_a_save_whose_lock_the_server_dropped_unnoticed_overwrites_nothing_and_r
 # ---------------------------------------------------------------- the site
 
 
-def page(visitor: Visitor, path: str, status: int) -> str:
+def page(visitor: Client, path: str, status: int) -> str:
     """Return the text of a page that must have this status, and leave the cookie alone if that is an error."""
     answer = visitor.get(path)
     assert answer.status == status, answer.text
@@ -906,7 +899,7 @@ def page(visitor: Visitor, path: str, status: int) -> str:
     return answer.text
 
 
-def where(pair: list[Memcached], visitor: Visitor) -> str:
+def where(pair: list[Memcached], visitor: Client) -> str:
     """Return the address of the server that has a visitor's session."""
     key = hashlib.sha256(visitor.cookies["session_id"].encode()).hexdigest()
     (address,) = (server.address for server in pair if key in " ".join(names(server)))
@@ -914,7 +907,7 @@ def where(pair: list[Memcached], visitor: Visitor) -> str:
 
 
 def test_a_site_over_an_outage(server: Memcached) -> None:
-    with a_site("memcached", servers=server.address) as site:
+    with SiteProcess("memcached", servers=server.address) as site:
         visitor = site.visitor()
         page(visitor, "/count", 200)
         server.pause()
@@ -936,8 +929,8 @@ def test_a_site_over_an_outage(server: Memcached) -> None:
 
 
 def test_a_server_that_hangs_does_not_take_the_site_with_it(pair: list[Memcached]) -> None:
-    with a_site("memcached", servers=[server.address for server in pair]) as site, ThreadPoolExecutor(20) as pool:
-        visitors: dict[str, list[Visitor]] = {server.address: [] for server in pair}
+    with SiteProcess("memcached", servers=[server.address for server in pair]) as site, ThreadPoolExecutor(20) as pool:
+        visitors: dict[str, list[Client]] = {server.address: [] for server in pair}
         while min(map(len, visitors.values())) < 3:
             visitor = site.visitor()
             page(visitor, "/count", 200)

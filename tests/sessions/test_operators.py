@@ -24,10 +24,10 @@ from sessions import Record
 from sessions.cli import main
 from sessions.registry import backend
 from sessions.tool import reference as reference_of
+from tests.support.application import application
 from tests.support.backends import BACKENDS, options_of
 from tests.support.members import Accounts, Browser, Pages, SignInApp, able, sign_in_app
-from tests.support.site import ROOT, environment
-from tests.support.wsgi import application
+from tests.support.process import ROOT, environment
 
 CAPABILITIES = {name: backend(name).store_class.capabilities for name in BACKENDS}
 REACHED = able("lists", "shared")
@@ -127,7 +127,7 @@ def without(backends: list[str]) -> list[str]:
 
 
 def reference(browser: Browser) -> str:
-    return reference_of(browser.jar["session_id"])
+    return reference_of(browser.cookies["session_id"])
 
 
 # -------------------------------------------------------------------- list
@@ -158,8 +158,8 @@ def test_the_sessions_of_a_user_are_listed_as_json(site: SignInApp, operator: Op
 
 def test_a_listing_holds_no_value_no_id_and_no_key(site: SignInApp, operator: Operator, user: str) -> None:
     browser = site.signed_in(user)
-    browser.ask(lambda session: session.update(said="open sesame"))
-    id = browser.jar["session_id"]
+    browser.run(lambda session: session.update(said="open sesame"))
+    id = browser.cookies["session_id"]
     for options in ([], ["--json"]):
         out = operator("list", "--user", user, *options).out
         assert reference(browser) in out
@@ -174,7 +174,7 @@ def test_a_user_nobody_is_signed_in_as_has_no_sessions(site: SignInApp, operator
 @on(SCANNED)
 def test_everybody_is_listed_visitors_too(site: SignInApp, operator: Operator, user: str) -> None:
     member, visitor = site.signed_in(user), site.browser()
-    visitor.ask(lambda session: session.update(n=1))
+    visitor.run(lambda session: session.update(n=1))
     found = {one["reference"]: one["user"] for one in operator.listed()}
     assert (found[reference(member)], found[reference(visitor)]) == (user, None)
     (row,) = [line.split() for line in operator("list").out.splitlines() if reference(visitor) in line]
@@ -193,7 +193,7 @@ def test_the_name_of_a_user_cannot_forge_a_line(site: SignInApp, operator: Opera
 def test_to_look_disturbs_nobody(site: SignInApp, operator: Operator, user: str) -> None:
     """Neither a request that holds its session, nor the cleaner, whose work it does not do."""
     browser, now = site.signed_in(user), time.time()
-    key, expired = site.store.key_of(browser.jar["session_id"]), site.store.new_key()
+    key, expired = site.store.key_of(browser.cookies["session_id"]), site.store.new_key()
     site.store.create(expired, Record("{}", now - 90, now - 30, user))
     hold = site.store.acquire(key, 5)
     began = time.monotonic()
@@ -263,10 +263,10 @@ def test_one_session_is_ended_by_its_reference(site: SignInApp, operator: Operat
 @on(SCANNED)
 def test_a_reference_alone_is_enough_where_everybody_is_listed(site: SignInApp, operator: Operator) -> None:
     visitor = site.browser()
-    visitor.ask(lambda session: session.update(n=1))
+    visitor.run(lambda session: session.update(n=1))
     arguments = ["revoke", "--reference", reference(visitor)]
     assert operator(*arguments).out == "1 session ended\n"
-    assert visitor.ask(lambda session: session.get("n")) == "None"
+    assert visitor.run(lambda session: session.get("n")) == "None"
     assert operator(*arguments).status == 1
 
 
@@ -509,7 +509,7 @@ def test_what_only_production_sets_holds_with_production(tmp_path: Path) -> None
         browser = site.signed_in()
         ended = program(*options, "--production")
         assert (ended.returncode, ended.stderr) == (0, "")
-        assert ended.stdout.splitlines()[1].split()[0] == reference_of(browser.jar["__Host-session_id"])
+        assert ended.stdout.splitlines()[1].split()[0] == reference_of(browser.cookies["__Host-session_id"])
         without = program(*options, STORAGE_PATH=str(tmp_path / "sessions"))
         assert (without.returncode, without.stderr, without.stdout.count("\n")) == (0, "", 1)
 

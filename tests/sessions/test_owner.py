@@ -67,44 +67,44 @@ def value(name: str) -> Work:
 
 def test_signing_in_gives_a_new_id_and_keeps_the_values(site: SignInApp) -> None:
     browser = site.browser()
-    browser.ask(put("basket", "tea"))
+    browser.run(put("basket", "tea"))
     before = browser.twin()
     browser.sign_in()
-    assert browser.jar != before.jar
-    assert (browser.user(), browser.ask(value("basket"))) == ("ada", "tea")
+    assert browser.cookies != before.cookies
+    assert (browser.user(), browser.run(value("basket"))) == ("ada", "tea")
     assert before.user() is None
     if site.store.capabilities.revokes:
-        assert before.ask(value("basket")) == "None"
+        assert before.run(value("basket")) == "None"
 
 
 def test_signing_in_again_gives_a_new_id_and_keeps_the_values(site: SignInApp) -> None:
     """Who has proved again who they are (ASVS 7.2.4)."""
     browser = site.signed_in()
-    browser.ask(put("basket", "tea"))
+    browser.run(put("basket", "tea"))
     before = browser.twin()
     browser.sign_in()
-    assert (browser.user(), browser.ask(value("basket"))) == ("ada", "tea")
+    assert (browser.user(), browser.run(value("basket"))) == ("ada", "tea")
     assert (before.user() is None) is site.store.capabilities.revokes
 
 
 def test_a_planted_id_does_not_get_the_sign_in(site: SignInApp) -> None:
     """Session fixation with an id that the attacker has from the site itself, and with one made up."""
     attacker = site.browser()
-    attacker.ask(put("n", 1))
+    attacker.run(put("n", 1))
     attacker.twin().sign_in()
     assert attacker.user() is None
     made_up = site.browser()
-    made_up.jar["session_id"] = "p" * 43
+    made_up.cookies["session_id"] = "p" * 43
     victim = made_up.twin().sign_in()
-    assert victim.jar != made_up.jar
+    assert victim.cookies != made_up.cookies
     assert made_up.user() is None
 
 
 def test_another_users_values_are_dropped(site: SignInApp) -> None:
     browser = site.signed_in()
-    browser.ask(put("secret", "of ada"))
+    browser.run(put("secret", "of ada"))
     browser.sign_in("bob")
-    assert (browser.user(), browser.ask(value("secret"))) == ("bob", "None")
+    assert (browser.user(), browser.run(value("secret"))) == ("bob", "None")
 
 
 def test_the_name_of_a_user_cannot_be_empty(site: SignInApp) -> None:
@@ -113,7 +113,7 @@ def test_the_name_of_a_user_cannot_be_empty(site: SignInApp) -> None:
             session.sign_in("")
         return str(session.user)
 
-    assert site.browser().ask(work) == "None"
+    assert site.browser().run(work) == "None"
 
 
 def test_the_user_is_known_in_the_request_that_signs_in(site: SignInApp) -> None:
@@ -121,12 +121,12 @@ def test_the_user_is_known_in_the_request_that_signs_in(site: SignInApp) -> None
         session.sign_in("ada", remember=True)
         return session.user, session.remembered
 
-    assert site.browser().ask(work) == "('ada', True)"
+    assert site.browser().run(work) == "('ada', True)"
 
 
 def test_a_new_id_and_a_renewal_keep_the_user(site: SignInApp) -> None:
     browser = site.signed_in()
-    browser.ask(lambda session: session.regenerate())
+    browser.run(lambda session: session.regenerate())
     site.ahead = 20 * MINUTE
     assert browser.user() == "ada"  # renewed here
     site.ahead = 50 * MINUTE
@@ -138,10 +138,10 @@ def test_a_new_id_and_a_renewal_keep_the_user(site: SignInApp) -> None:
 
 def test_both_limits_begin_at_sign_in(site: SignInApp) -> None:
     browser = site.browser()
-    browser.ask(put("n", 1))
+    browser.run(put("n", 1))
     for minutes in (30, 55):
         site.ahead = minutes * MINUTE
-        browser.ask(put("n", minutes))
+        browser.run(put("n", minutes))
     browser.sign_in()
     for minutes in (55 + 30, 55 + 59):
         site.ahead = minutes * MINUTE
@@ -192,17 +192,17 @@ def test_a_renewal_renews_the_cookie_of_who_stays_signed_in(site: SignInApp) -> 
 
 def test_signing_out_kills_the_old_id_and_drops_the_values(site: SignInApp) -> None:
     browser = site.signed_in()
-    browser.ask(put("secret", 1))
+    browser.run(put("secret", 1))
     before = browser.twin()
-    browser.ask(lambda session: session.sign_out())
-    assert (browser.user(), browser.ask(value("secret"))) == (None, "None")
-    assert browser.jar != before.jar
+    browser.run(lambda session: session.sign_out())
+    assert (browser.user(), browser.run(value("secret"))) == (None, "None")
+    assert browser.cookies != before.cookies
     assert (before.user() is None) is site.store.capabilities.revokes
 
 
 def test_signing_out_in_the_request_that_signed_in_signs_nobody_in(site: SignInApp) -> None:
     browser = site.browser()
-    browser.ask(lambda session: (session.sign_in("ada"), session.sign_out()))
+    browser.run(lambda session: (session.sign_in("ada"), session.sign_out()))
     assert browser.user() is None
 
 
@@ -214,16 +214,16 @@ def test_signing_out_somebody_who_has_no_session_makes_none(site: SignInApp) -> 
 def test_to_clear_the_session_drops_the_user(site: SignInApp) -> None:
     for remember in (False, True):
         browser = site.signed_in(remember=remember)
-        browser.ask(put("secret", 1))
-        browser.ask(lambda session: session.clear())
-        assert (browser.user(), browser.ask(value("secret"))) == (None, "None")
+        browser.run(put("secret", 1))
+        browser.run(lambda session: session.clear())
+        assert (browser.user(), browser.run(value("secret"))) == (None, "None")
 
 
 def test_the_limits_of_a_user_who_stayed_signed_in_do_not_stay_with_a_cleared_session(site: SignInApp) -> None:
     browser = site.signed_in(remember=True)
-    browser.ask(lambda session: (session.clear(), session.update(n=1)))
+    browser.run(lambda session: (session.clear(), session.update(n=1)))
     site.ahead = 41 * MINUTE
-    assert browser.ask(value("n")) == "None"
+    assert browser.run(value("n")) == "None"
 
 
 # -------------------------------------------------------------------- requests that fail
@@ -268,12 +268,12 @@ FAILING: dict[str, Work] = {
 @pytest.mark.parametrize("how", FAILING)
 def test_a_request_that_fails_signs_nobody_in(site: SignInApp, locking: str, how: str, before: str | None) -> None:
     browser = site.signed_in(before) if before else site.browser()
-    browser.ask(put("n", 1))
+    browser.run(put("n", 1))
     copy = browser.twin()
     assert browser.do(lambda session: (FAILING[how](session), fails(session))).status == 500
     # To move a session is to lock it, and that saves what a page in the explicit mode wrote without the lock.
     n = "2" if (how, locking) == ("after writing", "explicit") else "1"
-    assert (browser.user(), browser.ask(value("n"))) == (before, n)
+    assert (browser.user(), browser.run(value("n"))) == (before, n)
     assert copy.user() in (before, None)
 
 
@@ -286,10 +286,10 @@ def test_a_sign_in_that_a_block_has_saved_reaches_the_browser_though_the_page_fa
         fails(session)
 
     browser = site.browser()
-    browser.ask(put("n", 1))
+    browser.run(put("n", 1))
     planted = browser.twin()
     assert browser.do(work).status == 500
-    assert browser.jar != planted.jar
+    assert browser.cookies != planted.cookies
     assert (browser.user(), planted.user()) == ("ada", None)
 
 
@@ -307,9 +307,9 @@ def test_a_block_that_raises_leaves_the_user_signed_in(site: SignInApp, change: 
         return session.user, session.remembered, session.get("n")
 
     browser = site.signed_in()
-    browser.ask(put("n", 1))
-    assert browser.ask(work) == "('ada', False, 1)"
-    assert browser.ask(lambda session: (session.user, session.remembered, session.get("n"))) == "('ada', False, 1)"
+    browser.run(put("n", 1))
+    assert browser.run(work) == "('ada', False, 1)"
+    assert browser.run(lambda session: (session.user, session.remembered, session.get("n"))) == "('ada', False, 1)"
 
 
 # -------------------------------------------------------------------- requests under way
@@ -341,7 +341,7 @@ def test_two_who_sign_in_at_once_with_one_cookie_are_two_sessions(site: SignInAp
         session.sign_in("ada")
 
     browser = site.browser()
-    browser.ask(put("n", 1))
+    browser.run(put("n", 1))
     other = browser.twin()
     assert browser.do(slow).status == 200
     assert (browser.user(), other.user()) == ("ada", "bob")
@@ -353,9 +353,9 @@ def test_two_who_sign_in_at_once_with_one_cookie_are_two_sessions(site: SignInAp
 @pytest.mark.parametrize("removed", [False, True])
 def test_a_session_ends_with_the_next_request_when_its_account_says_so(site: SignInApp, removed: bool) -> None:
     browser, other = site.signed_in(), site.signed_in("bob")
-    browser.ask(put("secret", 1))
+    browser.run(put("secret", 1))
     site.accounts.since["ada"] = None if removed else site.now() + 1
-    assert browser.ask(lambda session: (session.user, session.get("secret"))) == "(None, None)"
+    assert browser.run(lambda session: (session.user, session.get("secret"))) == "(None, None)"
     assert other.user() == "bob"
     if not removed:
         site.ahead = 2
@@ -393,24 +393,24 @@ def test_accounts_that_do_not_answer_are_a_503_and_the_cookie_is_left_alone(site
         session["n"] = 2
 
     browser = site.signed_in()
-    browser.ask(put("n", 1))
+    browser.run(put("n", 1))
     site.accounts.failing = True
     answer = browser.do(work)
     assert (answer.status, list(answer.cookies)) == (503, [])
     assert int(answer.headers["retry-after"]) > 0
     assert "disk" not in answer.text
     site.accounts.failing = False
-    assert (browser.user(), browser.ask(value("n"))) == ("ada", "1")
+    assert (browser.user(), browser.run(value("n"))) == ("ada", "1")
     assert len(site.store.locks) == 0
 
 
 def test_the_accounts_are_asked_once_for_a_user_and_never_for_an_anonymous_visitor(site: SignInApp) -> None:
     visitor, browser = site.browser(), site.signed_in()
-    visitor.ask(put("n", 1))
+    visitor.run(put("n", 1))
     site.accounts.asked.clear()
-    visitor.ask(lambda session: (session.user, session.update(n=2)))
+    visitor.run(lambda session: (session.user, session.update(n=2)))
     assert site.accounts.asked == []
-    browser.ask(lambda session: (session.user, session.update(n=2), session.user))
+    browser.run(lambda session: (session.user, session.update(n=2), session.user))
     assert site.accounts.asked == ["ada"]
 
 
@@ -419,12 +419,12 @@ def test_the_accounts_are_asked_once_for_a_user_and_never_for_an_anonymous_visit
 
 def test_a_cookie_that_was_changed_anywhere_is_nobodys(site: SignInApp) -> None:
     browser = site.signed_in()
-    whole = browser.jar["session_id"]
+    whole = browser.cookies["session_id"]
     places = sorted({0, 1, 20, 42, 43, 44, len(whole) // 2, len(whole) - 2} & set(range(len(whole))))
     changed = [whole[:n] + ("A" if whole[n] != "A" else "B") + whole[n + 1 :] for n in places]
     for forged in (*changed, whole[:-1], whole[: len(whole) // 2], whole + "A", whole.swapcase()):
         thief = site.browser()
-        thief.jar["session_id"] = forged
+        thief.cookies["session_id"] = forged
         assert thief.user() is None, (whole, forged)
     assert browser.user() == "ada"
 
@@ -438,6 +438,6 @@ def test_a_cookie_of_another_application_is_nobodys(
     with sign_in_app(backend, place, "/other", **own) as other:
         browser = other.signed_in()
         thief = site.browser()
-        thief.jar = dict(browser.jar)
+        thief.cookies = dict(browser.cookies)
         assert thief.user() is None
         assert browser.user() == "ada"

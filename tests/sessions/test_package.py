@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.process import ROOT, environment
 from tests.support.program import running
-from tests.support.site import ROOT, environment
 
 PROGRAM = """
 import cherrypy, sessions

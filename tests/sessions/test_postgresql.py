@@ -21,6 +21,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from services import free_port
 from services.postgresql import Postgresql
 from services.proxy import Proxy
 from sessions import ConfigError, Event, Hold, Record, Unavailable, subscribe
@@ -29,11 +30,10 @@ from sessions.backends.postgresql.table import table_sql
 from sessions.errors import CorruptRecord, LockTimeout
 from sessions.events import unsubscribe
 from sessions.testing import LONG, NOW, SHORT, Clock, a_record, count_of, opened
-from tests.sessions.test_rules import a_server as a_site
+from tests.sessions.test_rules import Server as SiteProcess
 from tests.support.backends import postgresql, table_of
 from tests.support.pgbouncer import PgBouncer
-from tests.support.site import ROOT, free_port
-from tests.support.visitor import Visitor
+from tests.support.process import ROOT, wait_until
 
 OpenStore = Callable[..., PostgresqlStore]
 
@@ -124,9 +124,7 @@ def terminate(application: str = "sessions", dsn: str | None = None) -> None:
 
 def wait_for_a_lock() -> None:
     """Wait until somebody waits for one."""
-    end = time.monotonic() + LONG
-    while not sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"):
-        assert time.monotonic() < end
+    wait_until(lambda: sql("SELECT 1 FROM pg_stat_activity WHERE wait_event_type = 'Lock'"))
 
 
 def until_it_answers(use: Callable[[], Any]) -> Any:
@@ -164,7 +162,7 @@ def test_a_store_makes_as_few_round_trips_as_it_can(open_store: OpenStore) -> No
 def test_a_request_makes_as_few_round_trips_as_it_can(table: str) -> None:
     with Proxy(postgresql().port) as proxy:
         dsn = f"postgresql://sessions@{proxy.address}/sessions"
-        with a_site("postgresql", dsn=dsn, table=table) as site:
+        with SiteProcess("postgresql", dsn=dsn, table=table) as site:
             site.visitor().get("/count")  # opens the connection
             visitor = site.visitor()
             for path, trips in [
@@ -369,10 +367,8 @@ def test_nine_of_ten_updates_of_live_sessions_are_heap_only(store: PostgresqlSto
             assert store.acquire(key, LONG).commit(a_record({"n": n, "fill": "x" * 300}, user=user))
     store.close()  # a server process reports its figures when it ends, if not before
     query = "SELECT n_tup_upd, n_tup_hot_upd FROM pg_stat_user_tables WHERE relname = %s"
-    end = time.monotonic() + LONG
-    while (figures := sql(query, table)[0])[0] < 1000:
-        assert time.monotonic() < end, figures
-    updates, hot = figures
+    wait_until(lambda: sql(query, table)[0][0] >= 1000)
+    ((updates, hot),) = sql(query, table)
     assert updates == 1000
     assert hot >= 900
 
@@ -483,7 +479,7 @@ def test_values_that_cannot_be_read_are_kept_in_quarantine_and_not_announced_as_
 
 
 def test_an_unreadable_row_is_a_fresh_session_and_logged_once(table: str) -> None:
-    with a_site("postgresql", table=table) as site:
+    with SiteProcess("postgresql", table=table) as site:
         visitor = site.visitor()
         visitor.get("/count")
         key = hashlib.sha256(visitor.cookies["session_id"].encode()).hexdigest()
@@ -725,7 +721,7 @@ def test_the_server_timeout_of_a_store_is_its_own(
 
 def test_a_site_survives_what_becomes_of_its_server(own: Postgresql, table: str) -> None:
     """Killed and started again: 503 meanwhile, cookies left alone, and the session is there again by itself."""
-    with a_site("postgresql", dsn=own.dsn, table=table) as site:
+    with SiteProcess("postgresql", dsn=own.dsn, table=table) as site:
         visitor = site.visitor()
         assert [visitor.get("/count").text for _ in range(2)] == ["1", "2"]
         own.kill()
@@ -736,7 +732,7 @@ def test_a_site_survives_what_becomes_of_its_server(own: Postgresql, table: str)
             assert str(own.port) not in answer.text
         assert visitor.get("/untouched").status == 200
         own.start()
-        wait_until_used_again(visitor)
+        wait_until(lambda: visitor.get("/read").status == 200)
         assert visitor.get("/count").text == "3"
         own.restart()
         assert visitor.get("/count").text == "4"
@@ -744,12 +740,6 @@ def test_a_site_survives_what_becomes_of_its_server(own: Postgresql, table: str)
         assert warnings
         assert visitor.cookies["session_id"] not in site.output()
         assert "Traceback" not in site.output()
-
-
-def wait_until_used_again(visitor: Visitor) -> None:
-    end = time.monotonic() + LONG
-    while visitor.get("/read").status != 200:
-        assert time.monotonic() < end
 
 
 def test_while_the_server_is_down_one_request_waits_and_the_others_are_refused_at_once(
@@ -774,7 +764,7 @@ def test_while_the_server_is_down_one_request_waits_and_the_others_are_refused_a
 
 
 def test_a_connection_that_is_terminated_under_a_held_session_saves_nothing(table: str) -> None:
-    with a_site("postgresql", table=table) as site, ThreadPoolExecutor(1) as pool:
+    with SiteProcess("postgresql", table=table) as site, ThreadPoolExecutor(1) as pool:
         visitor = site.visitor()
         visitor.get("/count")
         answer = pool.submit(visitor.twin().get, "/hold?word=go")

@@ -22,9 +22,10 @@ from sessions import ConfigError, Event, Unavailable
 from sessions.backends.postgresql import PostgresqlStore, connection
 from sessions.testing import LONG, NOW, Clock, a_record, add_one, count_of, hearing, opened
 from tests.support.backends import postgresql
+from tests.support.client import Client
 from tests.support.pgbouncer import PgBouncer
+from tests.support.process import wait_until
 from tests.support.site import Site
-from tests.support.visitor import Visitor
 
 OpenStore = Callable[..., PostgresqlStore]
 
@@ -134,14 +135,7 @@ def reload(server: Postgresql) -> None:
     loaded = "SELECT pg_conf_load_time()::text"
     before = ask(server, loaded)
     ask(server, "SELECT pg_reload_conf()")
-    until(lambda: ask(server, loaded) != before)
-
-
-def until(condition: Callable[[], Any]) -> None:
-    """Wait until it holds."""
-    end = time.monotonic() + LONG
-    while not condition():
-        assert time.monotonic() < end
+    wait_until(lambda: ask(server, loaded) != before)
 
 
 def until_it_answers(ask: Callable[[], Any]) -> None:
@@ -171,7 +165,7 @@ def use(server: Postgresql, stores: list[PostgresqlStore]) -> None:
     with ThreadPoolExecutor(1) as pool:
         hold = one.acquire(key, LONG)
         waiting = pool.submit(other.acquire, key, LONG)
-        until(lambda: waiting.done() or lasts(server, "wait_event_type = 'Lock'"))
+        wait_until(lambda: waiting.done() or lasts(server, "wait_event_type = 'Lock'"))
         assert lasts(server, "state = 'idle in transaction'")
         record = a_record({"n": 81, "text": "é\\'\n%"}, deadline=NOW + 600.123456, user="ada é\\", timeout=2.7182818284)
         assert hold.commit(record)
@@ -246,7 +240,7 @@ def test_connections_that_the_server_ends_when_they_are_idle_are_replaced(
     store = open_store(dsn_of(own, role := a_role(own, {"idle_session_timeout": 500})))
     key = store.create(store.new_key(), a_record({"n": 0}))
     for _ in range(2):
-        until(lambda: not ask(own, f"SELECT 1 FROM pg_stat_activity WHERE usename = '{role}'"))
+        wait_until(lambda: not ask(own, f"SELECT 1 FROM pg_stat_activity WHERE usename = '{role}'"))
         add_one(store, key, 1)
     assert count_of(store.load(key)) == 2
 
@@ -282,7 +276,7 @@ def test_processes_that_wait_for_one_session_are_not_taken_for_ones_whose_server
 
     with hearing(note, "trip"), ThreadPoolExecutor(3) as pool:
         waiting = [pool.submit(add_one, store, key, 1) for store in stores[1:]]
-        until(lambda: steps.count("ROLLBACK") >= 6 or any(job.done() for job in waiting))
+        wait_until(lambda: steps.count("ROLLBACK") >= 6 or any(job.done() for job in waiting))
         assert hold.commit(a_record({"n": 1}))
         for job in waiting:
             job.result(LONG)
@@ -377,12 +371,12 @@ def test_the_successor_of_a_server_that_becomes_read_only_is_used_without_an_err
 
 def test_a_site_says_that_its_server_is_read_only(own: Postgresql) -> None:
     with Site("postgresql", env={"DATABASE_URL": own.dsn}) as site:
-        visitor = Visitor(site.url)
+        visitor = Client(site.url)
         assert [visitor.get(path).status for path in ("/counter/", "/healthz")] == [200, 200]
         with configured(own, {"default_transaction_read_only": "on"}):
             for path in ("/healthz", "/counter/", "/healthz"):
                 assert visitor.get(path).status == 503
-        until(lambda: visitor.get("/healthz").status == 200)
+        wait_until(lambda: visitor.get("/healthz").status == 200)
         assert visitor.get("/counter/").status == 200
         assert "read-only transaction" in site.output()
 

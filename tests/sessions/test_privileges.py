@@ -8,11 +8,9 @@ import os
 import pwd
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,11 @@ from typing import Any
 import cherrypy
 import pytest
 
+from services import free_port
+from tests.support.application import Counter, application
 from tests.support.backends import options_of
-from tests.support.site import ROOT, environment, free_port
-from tests.support.visitor import Visitor
-from tests.support.wsgi import Counter, application
+from tests.support.client import Client
+from tests.support.process import ROOT, Process, environment
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32" or os.geteuid() != 0, reason="only root has privileges to drop")
 
@@ -94,8 +93,8 @@ engine.block()
 Options = dict[str, Any]
 
 
-class Site:
-    """A process that was started as root.
+class Site(Process):
+    """A process that was started as root, and may have ended by itself.
 
     Args:
         apps: the options of the session tool of each application, by where it is mounted.
@@ -106,37 +105,25 @@ class Site:
 
     def __init__(self, apps: dict[str, Options] | None = None, drop: Options | None = None, how: str = "",
                  command: str = "") -> None:  # fmt: skip
-        self.port = free_port()
-        given = json.dumps({"port": self.port, "apps": apps, "drop": drop, "how": how})
-        self._log = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            command.format(self.port).split() if command else [sys.executable, "-c", SITE, given],
-            cwd=ROOT, env=environment(), stdin=subprocess.DEVNULL, stdout=self._log, stderr=self._log,
-        )  # fmt: skip
-        end = time.monotonic() + SECONDS
-        while self._process.poll() is None and not re.search("Bus STARTED|Booting worker", self.output()):
-            assert time.monotonic() < end, self.output()
-            time.sleep(0.02)
+        port = free_port()
+        given = json.dumps({"port": port, "apps": apps, "drop": drop, "how": how})
+        started = command.format(port).split() if command else [sys.executable, "-c", SITE, given]
+        super().__init__(started, url=f"http://127.0.0.1:{port}")
 
-    def output(self) -> str:
-        """Return what it has printed."""
-        return os.pread(self._log.fileno(), 1 << 20, 0).decode()
+    def ready(self) -> bool:
+        """Return whether it serves, or has ended."""
+        return bool(re.search("Bus STARTED|Booting worker", self.output())) or self.process.poll() is not None
 
     def refused(self) -> str:
         """Return the one line that says why it did not start, and assert that its port never opened."""
-        assert self._process.wait(SECONDS) != 0
+        assert self.process.wait(SECONDS) != 0
         (line,) = [line for line in self.output().splitlines() if line.startswith("sessions: ")]
         assert "Traceback" not in self.output() and "Serving on" not in self.output(), self.output()
         return line
 
-    def visitor(self, cookies: dict[str, str] | None = None) -> Visitor:
-        assert self._process.poll() is None, self.output()
-        return Visitor(f"http://127.0.0.1:{self.port}", dict(cookies or {}))
-
-    def stop(self, how: int = signal.SIGTERM) -> None:
-        """Stop it, if it runs."""
-        self._process.send_signal(how)
-        self._process.wait(SECONDS)
+    def visitor(self, cookies: dict[str, str] | None = None) -> Client:
+        assert self.process.poll() is None, self.output()
+        return Client(self.url, cookies)
 
 
 @pytest.fixture(scope="module")
@@ -157,15 +144,12 @@ def start() -> Iterator[Start]:
     with contextlib.ExitStack() as stack:
 
         def start(*args: Any, **options: Any) -> Site:
-            site = Site(*args, **options)
-            stack.callback(site._log.close)
-            stack.callback(site.stop, signal.SIGKILL)
-            return site
+            return stack.enter_context(Site(*args, **options))
 
         yield start
 
 
-def served(visitor: Visitor, path: str = "/") -> str:
+def served(visitor: Client, path: str = "/") -> str:
     answer = visitor.get(path)
     assert answer.status == 200, answer.text
     return answer.text

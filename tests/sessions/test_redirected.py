@@ -11,8 +11,8 @@ import pytest
 import sessions
 from sessions import Session
 from tests.support.backends import BACKENDS
+from tests.support.client import Response
 from tests.support.members import Browser, SignInApp, Work, sign_in_app
-from tests.support.wsgi import Answer
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -28,7 +28,7 @@ def show(session: Session) -> str:
     return f"{session.get('n')} {session.user}"
 
 
-def via(browser: Browser, work: Work, *then: tuple[str, Work]) -> Answer:
+def via(browser: Browser, work: Work, *then: tuple[str, Work]) -> Response:
     """Do `work`, and go on to pages at these addresses by InternalRedirects."""
 
     def step(work: Work, rest: tuple[tuple[str, Work], ...]) -> Work:
@@ -65,11 +65,11 @@ def test_the_page_that_an_internal_redirect_leads_to_has_the_same_session_and_it
 ) -> None:
     browser = site.browser()
     if known:
-        browser.ask(lambda session: session.update(old=1))
+        browser.run(lambda session: session.update(old=1))
     work, expected = BEGINNINGS[what]
     answer = via(browser, work, ("/next", show))
     assert (answer.status, answer.text) == (200, expected)
-    assert browser.ask(lambda session: (show(session), session.get("old"))) == str((expected, 1 if known else None))
+    assert browser.run(lambda session: (show(session), session.get("old"))) == str((expected, 1 if known else None))
 
 
 @pytest.mark.parametrize("path", ["/next", "/without/next", "/explicit/next", "/staff/next"])
@@ -77,7 +77,7 @@ def test_a_session_is_kept_wherever_an_internal_redirect_leads(site: SignInApp, 
     browser = site.browser()
     for n in (1, 2):
         via(browser, lambda session, n=n: session.update(n=n), (path, lambda session: "untouched"))
-        assert browser.ask(lambda session: session["n"]) == str(n)
+        assert browser.run(lambda session: session["n"]) == str(n)
 
 
 @pytest.mark.parametrize("status", [404, 500])
@@ -90,7 +90,7 @@ def test_a_session_is_kept_though_the_page_that_an_internal_redirect_leads_to_fa
 
     browser = site.browser()
     assert via(browser, lambda session: session.update(n=1), ("/next", fails)).status == status
-    assert browser.ask(lambda session: session["n"]) == ("2" if status < 500 else "1")
+    assert browser.run(lambda session: session["n"]) == ("2" if status < 500 else "1")
 
 
 def test_it_is_kept_over_several_redirects_and_what_each_page_writes_as_well(site: SignInApp) -> None:
@@ -104,14 +104,14 @@ def test_it_is_kept_over_several_redirects_and_what_each_page_writes_as_well(sit
         ("/last", lambda session: dict(session.items())),
     )
     assert answer.text == "{'a': 1, 'b': 2}"
-    assert browser.ask(lambda session: (session.user, len(session))) == "('ada', 2)"
+    assert browser.run(lambda session: (session.user, len(session))) == "('ada', 2)"
 
 
 def test_one_that_ended_before_an_internal_redirect_stays_ended(site: SignInApp) -> None:
     browser = site.signed_in()
     answer = via(browser, lambda session: session.delete(), ("/next", show))
     assert answer.text == "None None"
-    assert browser.jar == {}
+    assert browser.cookies == {}
     assert browser.user() is None
 
 
@@ -121,7 +121,7 @@ def test_an_error_page_reached_by_an_internal_redirect_has_the_session_as_it_was
         raise RuntimeError("as the test wants it")
 
     browser = site.browser()
-    browser.ask(lambda session: session.update(n=1))
+    browser.run(lambda session: session.update(n=1))
     browser.pages.works["failed"] = show
     site.app.merge({"/": {"tools.err_redirect.on": True, "tools.err_redirect.url": "/failed"}})
     site.app.merge({"/": {"tools.err_redirect.internal": True}})
@@ -147,7 +147,7 @@ def test_it_is_kept_with_a_request_class_of_the_sites_own(site: SignInApp) -> No
     try:
         answer = via(browser, lambda session: session.update(n=1), ("/next", lambda session: "untouched"))
         assert answer.text == "untouched"
-        assert browser.ask(lambda session: session["n"]) == "1"
+        assert browser.run(lambda session: session["n"]) == "1"
     finally:
         site.app.request_class = before
 
@@ -171,27 +171,27 @@ def sign_in(session: Session) -> None:
 @pytest.mark.parametrize("times", [2, 3])
 def test_a_sign_in_sent_twice_keeps_what_the_visitor_had(site: SignInApp, times: int) -> None:
     browser = site.browser()
-    browser.ask(lambda session: session.update(n=3, cart=["tea"]))
+    browser.run(lambda session: session.update(n=3, cart=["tea"]))
     twins = [browser.twin() for _ in range(times)]
     for twin in twins:
         twin.sign_in("twice")
-    seen = twins[-1].ask(lambda session: (session.user, dict(session.items())))
+    seen = twins[-1].run(lambda session: (session.user, dict(session.items())))
     assert seen == "('twice', {'n': 3, 'cart': ['tea']})"
     if site.store.capabilities.revokes:
         assert [twin.user() for twin in twins[:-1]] == [None] * (times - 1), "it has moved once more"
     if site.store.capabilities.lists:
-        assert twins[-1].ask(lambda session: len(sessions.live_sessions())) == "1"
-        twins[-1].ask(lambda session: session.delete())
+        assert twins[-1].run(lambda session: len(sessions.live_sessions())) == "1"
+        twins[-1].run(lambda session: session.delete())
 
 
 def test_a_sign_in_whose_answer_never_arrived_can_be_done_again(site: SignInApp) -> None:
     browser = site.browser()
-    browser.ask(lambda session: session.update(n=3))
+    browser.run(lambda session: session.update(n=3))
     old = browser.twin()
-    browser.ask(sign_in)
+    browser.run(sign_in)
     site.ahead = 30.0
-    old.ask(lambda session: (session.update(more=1), session.sign_in("ada")))
-    assert old.ask(lambda session: (session.user, dict(session.items()))) == "('ada', {'n': 3, 'more': 1})"
+    old.run(lambda session: (session.update(more=1), session.sign_in("ada")))
+    assert old.run(lambda session: (session.user, dict(session.items()))) == "('ada', {'n': 3, 'more': 1})"
     site.ahead = 0.0
 
 
@@ -204,27 +204,27 @@ def test_nobody_else_follows_a_session_that_has_moved(site: SignInApp, second: C
     if not site.store.capabilities.revokes:
         pytest.skip("the old cookie holds the values as they were: see its limitations")
     browser = site.browser()
-    browser.ask(lambda session: session.update(n=3))
+    browser.run(lambda session: session.update(n=3))
     other = sent_twice(browser, sign_in, second)
-    assert "n" not in other.ask(lambda session: dict(session.items()))
-    assert browser.ask(lambda session: (session.user, session["n"])) == "('ada', 3)"
+    assert "n" not in other.run(lambda session: dict(session.items()))
+    assert browser.run(lambda session: (session.user, session["n"])) == "('ada', 3)"
 
 
 def test_a_session_that_ended_is_not_followed(site: SignInApp) -> None:
     if not site.store.capabilities.revokes:
         pytest.skip("the old cookie holds the values as they were: see its limitations")
     browser = site.browser()
-    browser.ask(lambda session: session.update(n=3))
+    browser.run(lambda session: session.update(n=3))
     old, revoked = browser.twin(), browser.twin()
-    browser.ask(sign_in)
+    browser.run(sign_in)
     if site.store.capabilities.lists:
         site.accounts.since["ada"] = site.now() + 1
-        revoked.ask(sign_in)
-        assert "n" not in revoked.ask(lambda session: dict(session.items()))
+        revoked.run(sign_in)
+        assert "n" not in revoked.run(lambda session: dict(session.items()))
         site.accounts.since.clear()
-    browser.ask(lambda session: session.delete())
-    old.ask(sign_in)
-    assert old.ask(lambda session: (session.user, dict(session.items()))) == "('ada', {})"
+    browser.run(lambda session: session.delete())
+    old.run(sign_in)
+    assert old.run(lambda session: (session.user, dict(session.items()))) == "('ada', {})"
 
 
 @pytest.mark.parametrize("first", ["sign out", "delete"])

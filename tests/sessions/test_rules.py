@@ -9,19 +9,14 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
-import os
 import re
-import shutil
-import signal
 import socket
 import sqlite3
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,11 +24,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.support import leaks
 from tests.support.backends import BACKENDS, options_of
+from tests.support.client import Client, Response
 from tests.support.members import able
-from tests.support.site import ROOT, account, environment, folder
-from tests.support.visitor import Answer, Visitor
+from tests.support.process import Process, account, folder, wait_until
 
 TIMEOUT = 60 * 60  # seconds: the default of 60 minutes
 
@@ -49,29 +43,19 @@ shared = on(able("locks_processes"))
 revoking = on(able("revokes"))
 
 
-class Server:
-    """tests/support/rules_app.py as a process."""
+class Server(Process):
+    """tests/support/rules_app.py as a process, on a folder of its own unless it is given one."""
 
     module = "tests.support.rules_app"
 
-    def __init__(self, backend: str, place: Path, **options: Any) -> None:
-        self.folder = place
-        self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", self.module, json.dumps(options_of(backend, place) | options)],
-            cwd=ROOT, env=environment({"STORAGE_PATH": str(place)}), stdout=self.log, stderr=self.log, **account(),
-        )  # fmt: skip
-        end = time.monotonic() + 30
-        while not (found := re.findall(r"^http://\S+$", self.output(), re.M)):
-            assert self.process.poll() is None and time.monotonic() < end, self.output()
-            time.sleep(0.01)
-        self.url = found[0]
+    def __init__(self, backend: str, place: Path | None = None, **options: Any) -> None:
+        self.folder = place or folder()
+        command = [sys.executable, "-m", self.module, json.dumps(options_of(backend, self.folder) | options)]
+        env, scratch = {"STORAGE_PATH": str(self.folder)}, None if place else self.folder
+        super().__init__(command, env=env, account=account(), scratch=scratch)
 
-    def output(self) -> str:
-        return os.pread(self.log.fileno(), 1 << 24, 0).decode(errors="replace")
-
-    def visitor(self, **cookies: str) -> Visitor:
-        return Visitor(self.url, cookies)
+    def visitor(self, **cookies: str) -> Client:
+        return Client(self.url, cookies)
 
     def say(self, word: str) -> None:
         """Let the page that waits for it go on."""
@@ -81,32 +65,10 @@ class Server:
         assert self.visitor().get(f"/listen?word={word}").text == "heard"
 
     def wait_until_waiting(self, requests: int) -> None:
-        end = time.monotonic() + 30
-        while int(self.visitor().get("/waiting").text) < requests:
-            assert time.monotonic() < end, f"not {requests} requests wait"
+        self.wait_until(lambda: int(self.visitor().get("/waiting").text) >= requests, f"let {requests} requests wait")
 
     def move_clock(self, seconds: float) -> None:
         assert self.visitor().get(f"/clock?add={seconds}").text == "moved"
-
-    def __enter__(self) -> Server:
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self.process.send_signal(signal.SIGTERM)
-        self.process.wait(30)
-        leaks.spool.wrote("log", self.output())
-        self.log.close()
-
-
-@contextmanager
-def a_server(backend: str, **options: Any) -> Iterator[Server]:
-    """A site of the test's own, on an empty folder."""
-    place = folder()
-    try:
-        with Server(backend, place, **options) as server:
-            yield server
-    finally:
-        shutil.rmtree(place)
 
 
 @pytest.fixture(scope="module", params=BACKENDS)
@@ -117,17 +79,17 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def server(backend: str) -> Iterator[Server]:
     """One site for all tests of a backend; each test is a visitor of its own."""
-    with a_server(backend) as server:
+    with Server(backend) as server:
         yield server
 
 
 @pytest.fixture
-def visitor(server: Server) -> Visitor:
+def visitor(server: Server) -> Client:
     return server.visitor()
 
 
 @pytest.fixture
-def known(visitor: Visitor) -> Visitor:
+def known(visitor: Client) -> Client:
     """A visitor with a session that has counted to 1."""
     assert visitor.get("/count").text == "1"
     return visitor
@@ -139,9 +101,9 @@ class UnderWay:
 
     server: Server
     word: str
-    answer: Future[Answer]
+    answer: Future[Response]
 
-    def finish(self) -> Answer:
+    def finish(self) -> Response:
         self.server.say(self.word)
         return self.answer.result(60)
 
@@ -152,7 +114,7 @@ def under_way(server: Server) -> Iterator[Any]:
     count = 0
     with ThreadPoolExecutor(20) as pool:
 
-        def start(visitor: Visitor, path: str) -> UnderWay:
+        def start(visitor: Client, path: str) -> UnderWay:
             nonlocal count
             count += 1
             word = f"w{time.monotonic_ns()}"
@@ -163,7 +125,7 @@ def under_way(server: Server) -> Iterator[Any]:
         yield start
 
 
-def session_id(visitor: Visitor, name: str = "session_id") -> str:
+def session_id(visitor: Client, name: str = "session_id") -> str:
     return visitor.cookies[name]
 
 
@@ -172,7 +134,7 @@ def session_id(visitor: Visitor, name: str = "session_id") -> str:
 
 @two_shapes
 @pytest.mark.parametrize("path", ["/untouched", "/read", "/explicit/read", "/regenerate", "/delete", "/expire"])
-def test_01_nothing_is_stored_or_set_before_the_first_write(server: Server, visitor: Visitor, path: str) -> None:
+def test_01_nothing_is_stored_or_set_before_the_first_write(server: Server, visitor: Client, path: str) -> None:
     before = visitor.get("/live").text
     answer = visitor.get(path)
     assert answer.status == 200
@@ -181,7 +143,7 @@ def test_01_nothing_is_stored_or_set_before_the_first_write(server: Server, visi
 
 
 @two_shapes
-def test_01_a_page_that_does_not_touch_the_session_sends_no_session_headers(known: Visitor) -> None:
+def test_01_a_page_that_does_not_touch_the_session_sends_no_session_headers(known: Client) -> None:
     answer = known.get("/untouched")
     assert answer.set_cookie == []
     assert "vary" not in answer.headers
@@ -189,7 +151,7 @@ def test_01_a_page_that_does_not_touch_the_session_sends_no_session_headers(know
 
 
 @two_shapes
-def test_01_an_explicit_load_begins_a_session(visitor: Visitor) -> None:
+def test_01_an_explicit_load_begins_a_session(visitor: Client) -> None:
     assert "session_id" in visitor.get("/load").cookies
     assert json.loads(visitor.get("/identity").text)["adopted"]
 
@@ -235,7 +197,7 @@ def test_02_reading_with_an_unknown_id_is_no_error(server: Server, name: str) ->
 
 
 @two_shapes
-def test_02_the_name_of_a_stored_record_is_no_id(server: Server, known: Visitor) -> None:
+def test_02_the_name_of_a_stored_record_is_no_id(server: Server, known: Client) -> None:
     key = hashlib.sha256(session_id(known).encode()).hexdigest()
     assert server.visitor(session_id=key).get("/read").text == "None"
 
@@ -245,7 +207,7 @@ OTHERS = ['prefs={"a":1}', "br(oken=1", "<b>=1", "=", "a", "a=b=c", '"', "sessio
 
 @two_shapes
 @pytest.mark.parametrize("other", OTHERS)
-def test_02_cookies_of_other_programs_do_not_break_the_session(known: Visitor, other: str) -> None:
+def test_02_cookies_of_other_programs_do_not_break_the_session(known: Client, other: str) -> None:
     own = f"session_id={session_id(known)}"
     for header in (f"{other}; {own}", f"{own}; {other}", f"a=1; {other}; {own}; b=2"):
         answer = known.get("/read", Cookie=header)
@@ -266,7 +228,7 @@ def test_03_ids_carry_enough_random_bits_and_do_not_repeat(server: Server) -> No
 
 
 @pytest.mark.parametrize("backend", ["file", "functions"], indirect=True)
-def test_03_the_store_holds_the_hash_and_not_the_id(server: Server, known: Visitor) -> None:
+def test_03_the_store_holds_the_hash_and_not_the_id(server: Server, known: Client) -> None:
     stored = [str(path).encode() + path.read_bytes() for path in server.folder.rglob("*") if path.is_file()]
     assert hashlib.sha256(session_id(known).encode()).hexdigest().encode() in b"".join(stored)
     assert session_id(known).encode() not in b"".join(stored)
@@ -276,7 +238,7 @@ def test_03_the_store_holds_the_hash_and_not_the_id(server: Server, known: Visit
 
 
 @locking
-def test_04_nobody_reads_a_session_between_first_access_and_end(under_way: Any, known: Visitor) -> None:
+def test_04_nobody_reads_a_session_between_first_access_and_end(under_way: Any, known: Client) -> None:
     first = under_way(known, "/hold")
     assert known.twin().get("/short/read").status == 503
     assert first.finish().text == "2"
@@ -285,7 +247,7 @@ def test_04_nobody_reads_a_session_between_first_access_and_end(under_way: Any, 
 
 @locking
 @pytest.mark.parametrize("path", ["/slow_count", "/locked_count", "/explicit/locked_count", "/explicit/acquired_count"])
-def test_04_no_increment_is_lost_between_threads(known: Visitor, path: str) -> None:
+def test_04_no_increment_is_lost_between_threads(known: Client, path: str) -> None:
     """Left to chance: 6 clients, 20 increments each."""
 
     def count(_: int) -> None:
@@ -298,11 +260,11 @@ def test_04_no_increment_is_lost_between_threads(known: Visitor, path: str) -> N
 
 
 @shared
-def test_04_no_increment_is_lost_between_processes(server: Server, backend: str, known: Visitor) -> None:
+def test_04_no_increment_is_lost_between_processes(server: Server, backend: str, known: Client) -> None:
     """Left to chance: 2 processes, 4 clients each, 50 increments each: 400."""
 
     def count(url: str) -> None:
-        visitor = Visitor(url, dict(known.cookies))
+        visitor = Client(url, known.cookies)
         for _ in range(50):
             assert visitor.get("/slow_count").status == 200
 
@@ -312,19 +274,18 @@ def test_04_no_increment_is_lost_between_processes(server: Server, backend: str,
 
 
 @locking
-def test_04_the_explicit_mode_reads_without_the_lock(under_way: Any, known: Visitor) -> None:
+def test_04_the_explicit_mode_reads_without_the_lock(under_way: Any, known: Client) -> None:
     first = under_way(known, "/hold")
     assert known.twin().get("/explicit/read").text == "1"
     first.finish()
     assert known.twin().get("/explicit/read").text == "2"
 
 
-def send_half_a_form(url: str, path: str, cookies: dict[str, str]) -> socket.socket:
-    place = urlsplit(url)
+def send_half_a_form(visitor: Client, path: str) -> socket.socket:
+    place = urlsplit(visitor.url)
     connection = socket.create_connection((place.hostname, place.port), 30)
-    cookie = "; ".join(f"{name}={value}" for name, value in cookies.items())
     connection.sendall(
-        f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookie}\r\nConnection: close\r\n"
+        f"POST {path} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {visitor.cookie}\r\nConnection: close\r\n"
         "Content-Type: application/x-www-form-urlencoded\r\nContent-Length: 7\r\n\r\na=1".encode()
     )
     return connection
@@ -337,24 +298,22 @@ def finish_the_form(connection: socket.socket) -> bytes:
 
 
 @locking
-def test_04_early_locks_before_the_body_is_read(known: Visitor) -> None:
-    half = send_half_a_form(known.url, "/early", known.cookies)
-    end = time.monotonic() + 30
-    while known.get("/short/read").status != 503:  # until the first half has come in
-        assert time.monotonic() < end, "a request whose body has not come does not hold the session"
+def test_04_early_locks_before_the_body_is_read(known: Client) -> None:
+    half = send_half_a_form(known, "/early")
+    wait_until(lambda: known.get("/short/read").status == 503, "a request whose body has not come holds the session")
     assert finish_the_form(half).endswith(b"\r\n\r\n2")
 
 
 @locking
-def test_04_implicit_does_not_lock_while_the_body_comes_in(server: Server, known: Visitor) -> None:
-    half = send_half_a_form(known.url, "/short/put", known.cookies)
+def test_04_implicit_does_not_lock_while_the_body_comes_in(server: Server, known: Client) -> None:
+    half = send_half_a_form(known, "/short/put")
     for _ in range(5):
         assert known.get("/read").text == "1"
     finish_the_form(half)
 
 
 @locking
-def test_04_after_an_early_release_the_session_is_others_and_is_loaded_again(under_way: Any, known: Visitor) -> None:
+def test_04_after_an_early_release_the_session_is_others_and_is_loaded_again(under_way: Any, known: Client) -> None:
     first = under_way(known, "/release")
     assert known.twin().get("/short/count").text == "3", "the release saves what was counted"
     assert first.finish().text == "3"
@@ -364,24 +323,24 @@ def test_04_after_an_early_release_the_session_is_others_and_is_loaded_again(und
 
 
 @pytest.mark.parametrize("mode", ["", "/explicit"])
-def test_05_a_block_that_raises_changes_nothing(known: Visitor, mode: str) -> None:
+def test_05_a_block_that_raises_changes_nothing(known: Client, mode: str) -> None:
     assert known.get(f"{mode}/lock_fails").text == "1"
     assert known.get("/read").text == "1"
 
 
 @pytest.mark.parametrize("mode", ["", "/explicit"])
-def test_05_a_block_is_reentrant_and_saves_on_leaving(known: Visitor, mode: str) -> None:
+def test_05_a_block_is_reentrant_and_saves_on_leaving(known: Client, mode: str) -> None:
     assert known.get(f"{mode}/lock_in_lock").text == "2"
     assert known.get("/read").text == "2"
 
 
 @pytest.mark.parametrize("mode", ["", "/explicit"])
-def test_05_an_inner_block_that_raises_leaves_the_outer_writes(known: Visitor, mode: str) -> None:
+def test_05_an_inner_block_that_raises_leaves_the_outer_writes(known: Client, mode: str) -> None:
     assert known.get(f"{mode}/inner_lock_fails").text == "1 kept"
 
 
 @pytest.mark.parametrize("mode", ["", "/explicit"])
-def test_05_what_a_block_saved_stays_though_the_handler_fails_later(known: Visitor, mode: str) -> None:
+def test_05_what_a_block_saved_stays_though_the_handler_fails_later(known: Client, mode: str) -> None:
     assert known.get(f"{mode}/lock_then_boom").status == 500
     assert known.get("/read").text == "2"
 
@@ -392,35 +351,35 @@ ANSWERS = {"redirect": 303, "404": 404, "403": 403}
 @pytest.mark.parametrize("mode", ["", "/explicit"])
 @pytest.mark.parametrize("how", ANSWERS)
 def test_05_a_redirect_or_an_error_below_500_leaves_a_block_as_a_return_does(
-    known: Visitor, mode: str, how: str
+    known: Client, mode: str, how: str
 ) -> None:
     assert known.get(f"{mode}/lock_answers?how={how}").status == ANSWERS[how]
     assert known.get("/read").text == "2"
 
 
 @pytest.mark.parametrize("how", [*ANSWERS, "inside"])
-def test_05_what_such_a_block_has_saved_stays_though_the_handler_fails_later(known: Visitor, how: str) -> None:
+def test_05_what_such_a_block_has_saved_stays_though_the_handler_fails_later(known: Client, how: str) -> None:
     assert known.get(f"/held_lock_answers?how={how}").status == 500
     assert known.get("/read").text == "2"
 
 
 @on([name for name in BACKENDS if name != "cookie"])  # see rule 11
 @pytest.mark.parametrize("mode", ["", "/explicit"])
-def test_05_an_internal_redirect_leaves_a_block_as_a_return_does(known: Visitor, mode: str) -> None:
+def test_05_an_internal_redirect_leaves_a_block_as_a_return_does(known: Client, mode: str) -> None:
     assert known.get(f"{mode}/lock_answers?how=inside").text == "2"
     assert known.get("/read").text == "2"
 
 
 @pytest.mark.parametrize("mode", ["", "/explicit"])
 @pytest.mark.parametrize("status", [500, 503])
-def test_05_an_error_of_the_server_throws_the_blocks_writes_away(known: Visitor, mode: str, status: int) -> None:
+def test_05_an_error_of_the_server_throws_the_blocks_writes_away(known: Client, mode: str, status: int) -> None:
     assert known.get(f"{mode}/lock_answers?how={status}").status == status
     assert known.get("/read").text == "1"
 
 
 @locking
 @pytest.mark.parametrize("mode", ["", "/explicit"])
-def test_05_a_block_waits_for_the_lock(server: Server, under_way: Any, known: Visitor, mode: str) -> None:
+def test_05_a_block_waits_for_the_lock(server: Server, under_way: Any, known: Client, mode: str) -> None:
     first = under_way(known, "/hold")
     with ThreadPoolExecutor(1) as pool:
         second = pool.submit(known.twin().get, f"{mode}/locked_count")
@@ -433,7 +392,7 @@ def test_05_a_block_waits_for_the_lock(server: Server, under_way: Any, known: Vi
 
 
 @locking
-def test_06_a_lock_is_not_waited_for_longer_than_lock_timeout(under_way: Any, known: Visitor) -> None:
+def test_06_a_lock_is_not_waited_for_longer_than_lock_timeout(under_way: Any, known: Client) -> None:
     first = under_way(known, "/hold")
     answer = known.twin().get("/short/read")
     assert answer.status == 503
@@ -443,20 +402,19 @@ def test_06_a_lock_is_not_waited_for_longer_than_lock_timeout(under_way: Any, kn
 
 
 @shared
-def test_06_a_killed_holder_blocks_nobody(server: Server, backend: str, known: Visitor) -> None:
+def test_06_a_killed_holder_blocks_nobody(server: Server, backend: str, known: Client) -> None:
     with Server(backend, server.folder) as other, ThreadPoolExecutor(1) as pool:
-        lost = pool.submit(Visitor(other.url, dict(known.cookies)).get, "/hold?word=never")
-        Visitor(other.url).get("/listen?word=never-in")
+        lost = pool.submit(Client(other.url, known.cookies).get, "/hold?word=never")
+        Client(other.url).get("/listen?word=never-in")
         assert known.get("/short/read").status == 503
-        other.process.kill()
-        other.process.wait()
+        other.kill()
         assert known.get("/read").text == "1"
         with pytest.raises(OSError):
             lost.result(30)
 
 
 @locking
-def test_06_many_requests_on_one_session_do_not_starve_others(server: Server, under_way: Any, known: Visitor) -> None:
+def test_06_many_requests_on_one_session_do_not_starve_others(server: Server, under_way: Any, known: Client) -> None:
     """As many requests on one session as nginx passes on of one browser; the server has 10 threads. All are under way
     when the others ask, and none is refused."""
     first = under_way(known, "/hold")
@@ -474,19 +432,19 @@ def test_06_many_requests_on_one_session_do_not_starve_others(server: Server, un
 # ---------------------------------------------------------------- 7: writes and renewals
 
 
-def test_07_an_unchanged_session_is_not_written_and_sets_no_cookie(server: Server, known: Visitor) -> None:
+def test_07_an_unchanged_session_is_not_written_and_sets_no_cookie(server: Server, known: Client) -> None:
     files = {path: path.stat().st_mtime_ns for path in server.folder.rglob("*") if path.is_file()}
     assert known.get("/read").set_cookie == []
     assert {path: path.stat().st_mtime_ns for path in files} == files
 
 
-def test_07_a_nested_change_is_saved(visitor: Visitor) -> None:
+def test_07_a_nested_change_is_saved(visitor: Client) -> None:
     assert [visitor.get("/nested").text for _ in range(3)] == ["1", "2", "3"]
 
 
 @locking
 def test_07_the_deadline_is_renewed_after_a_tenth_of_the_timeout_cookie_and_record_together(
-    server: Server, known: Visitor
+    server: Server, known: Client
 ) -> None:
     server.move_clock(TIMEOUT / 10 - 60)
     assert known.get("/count").set_cookie == [], "a write alone renews nothing"
@@ -519,7 +477,7 @@ def test_08_a_session_deleted_meanwhile_is_not_brought_back(server: Server, unde
 
 @revoking
 @pytest.mark.parametrize("end", ["/delete", "/expire"])
-def test_08_delete_is_final_expires_the_cookie_and_a_replay_is_anonymous(known: Visitor, end: str) -> None:
+def test_08_delete_is_final_expires_the_cookie_and_a_replay_is_anonymous(known: Client, end: str) -> None:
     old = known.twin()
     answer = known.get(end)
     assert answer.cookies["session_id"]["max-age"] == "0"
@@ -535,7 +493,7 @@ def test_08_delete_is_final_expires_the_cookie_and_a_replay_is_anonymous(known: 
 
 @revoking
 @pytest.mark.parametrize("path", ["/regenerate", "/explicit/regenerate", "/tool_regenerate"])
-def test_09_regenerate_keeps_the_data_and_kills_the_old_id(known: Visitor, path: str) -> None:
+def test_09_regenerate_keeps_the_data_and_kills_the_old_id(known: Client, path: str) -> None:
     old = known.twin()
     assert known.get(path).status == 200
     assert session_id(known) != session_id(old)
@@ -547,7 +505,7 @@ def test_09_regenerate_keeps_the_data_and_kills_the_old_id(known: Visitor, path:
 
 @locking
 def test_09_a_request_under_way_while_the_session_moves_does_not_sign_the_visitor_out(
-    under_way: Any, known: Visitor
+    under_way: Any, known: Client
 ) -> None:
     old = known.twin()
     late = under_way(old, "/late")
@@ -562,7 +520,7 @@ def test_09_a_request_under_way_while_the_session_moves_does_not_sign_the_visito
 
 
 @two_shapes
-def test_10_the_cookie_is_httponly_and_lax_and_lives_as_long_as_the_session(visitor: Visitor) -> None:
+def test_10_the_cookie_is_httponly_and_lax_and_lives_as_long_as_the_session(visitor: Client) -> None:
     answer = visitor.get("/count")
     cookie = answer.cookies["session_id"]
     assert len(answer.set_cookie) == 1
@@ -580,21 +538,21 @@ def test_10_the_path_of_the_cookie_is_where_the_application_is_mounted(server: S
 
 
 @two_shapes
-def test_10_a_touched_page_is_private_and_varies_by_cookie(visitor: Visitor) -> None:
+def test_10_a_touched_page_is_private_and_varies_by_cookie(visitor: Client) -> None:
     for path in ("/read", "/count", "/read", "/identity", "/regenerate"):
         answer = visitor.get(path)
         assert (answer.headers["vary"], answer.headers["cache-control"]) == ("Cookie", "private"), path
 
 
 @two_shapes
-def test_10_the_headers_of_the_page_itself_win(known: Visitor) -> None:
+def test_10_the_headers_of_the_page_itself_win(known: Client) -> None:
     answer = known.get("/own_headers")
     assert (answer.headers["vary"], answer.headers["cache-control"]) == ("Accept, Cookie", "no-store")
 
 
 @two_shapes
 def test_10_a_cookie_set_by_hand_leads_to_the_same_session_and_never_repeats_an_unknown_id(
-    server: Server, known: Visitor
+    server: Server, known: Client
 ) -> None:
     assert known.get("/cookie_by_hand").headers["vary"] == "Cookie"
     assert known.get("/read").text == "1"
@@ -605,19 +563,19 @@ def test_10_a_cookie_set_by_hand_leads_to_the_same_session_and_never_repeats_an_
 
 @two_shapes
 @pytest.mark.parametrize("mode", ["", "/explicit"])
-def test_10_an_error_page_of_a_touched_session_varies_by_cookie(known: Visitor, mode: str) -> None:
+def test_10_an_error_page_of_a_touched_session_varies_by_cookie(known: Client, mode: str) -> None:
     answer = known.get(f"{mode}/boom")
     assert (answer.status, answer.headers["vary"]) == (500, "Cookie")
 
 
 @two_shapes
-def test_10_the_hooks_can_be_called_by_hand(known: Visitor) -> None:
+def test_10_the_hooks_can_be_called_by_hand(known: Client) -> None:
     assert known.get("/closed_by_hand").text == "closed"
     assert known.get("/read").text == "2"
 
 
 @two_shapes
-def test_10_the_session_is_a_mapping(known: Visitor) -> None:
+def test_10_the_session_is_a_mapping(known: Client) -> None:
     known.get("/put?name=a&value=b")
     assert known.get("/listed").json == [["n", "a"], ["a", "n"]]
     assert known.get("/mapping").json == [2, True, True, [["n", 1], ["a", "b"]], {"n": 1, "a": "b"}]
@@ -630,25 +588,25 @@ def test_10_the_session_is_a_mapping(known: Visitor) -> None:
 @two_shapes
 @pytest.mark.parametrize("mode", ["", "/explicit"])
 @pytest.mark.parametrize("path", ["/boom", "/fail?status=500", "/fail?status=503", "/answer?status=500"])
-def test_11_a_5xx_saves_nothing(known: Visitor, mode: str, path: str) -> None:
+def test_11_a_5xx_saves_nothing(known: Client, mode: str, path: str) -> None:
     assert known.get(mode + path).status >= 500
     assert known.get("/read").text == "1"
 
 
 @on(["ram"])  # where the cookie is the session, it could not reach the browser in between
-def test_11_an_internal_redirect_saves(known: Visitor) -> None:
+def test_11_an_internal_redirect_saves(known: Client) -> None:
     assert known.get("/redirect_inside").text == "2"
 
 
 @two_shapes
 @pytest.mark.parametrize("path", ["/fail?status=403", "/fail?status=404", "/answer?status=404", "/redirect"])
-def test_11_errors_below_500_and_redirects_save(known: Visitor, path: str) -> None:
+def test_11_errors_below_500_and_redirects_save(known: Client, path: str) -> None:
     assert 300 <= known.get(path).status < 500
     assert known.get("/read").text == "2"
 
 
 @two_shapes
-def test_11_a_new_visitor_who_gets_a_5xx_gets_no_cookie(visitor: Visitor) -> None:
+def test_11_a_new_visitor_who_gets_a_5xx_gets_no_cookie(visitor: Client) -> None:
     for path in ("/boom", "/fail?status=500"):
         assert visitor.get(path).set_cookie == []
 
@@ -657,13 +615,13 @@ def test_11_a_new_visitor_who_gets_a_5xx_gets_no_cookie(visitor: Visitor) -> Non
 
 
 @two_shapes
-def test_12_values_come_back_as_they_went_in(visitor: Visitor) -> None:
+def test_12_values_come_back_as_they_went_in(visitor: Client) -> None:
     assert visitor.get("/values_in").text == "stored"
     assert visitor.get("/values_out").json == []
 
 
 @two_shapes
-def test_12_anything_else_is_an_error_that_names_the_key_and_changes_nothing(server: Server, known: Visitor) -> None:
+def test_12_anything_else_is_an_error_that_names_the_key_and_changes_nothing(server: Server, known: Client) -> None:
     answer = known.get("/unstorable")
     assert answer.status == 500
     assert "session['culprit']" in server.output()
@@ -680,7 +638,7 @@ def quarantined(server: Server, key: str) -> int:
 
 @pytest.mark.parametrize("backend", ["file"], indirect=True)
 def test_13_an_unreadable_record_is_quarantined_logged_once_and_the_visitor_begins_anew(
-    server: Server, known: Visitor
+    server: Server, known: Client
 ) -> None:
     key = hashlib.sha256(session_id(known).encode()).hexdigest()
     (path,) = server.folder.rglob(f"*{key}")
@@ -694,7 +652,7 @@ def test_13_an_unreadable_record_is_quarantined_logged_once_and_the_visitor_begi
 @pytest.mark.parametrize("backend", ["functions"], indirect=True)
 @pytest.mark.parametrize("path", ["/count", "/explicit/count"])
 def test_13_an_unreadable_record_of_the_functions_is_kept_under_another_name(
-    server: Server, known: Visitor, path: str
+    server: Server, known: Client, path: str
 ) -> None:
     key = hashlib.sha256(session_id(known).encode()).hexdigest()
     with closing(sqlite3.connect(server.folder / "sessions.sqlite", isolation_level=None)) as database:
@@ -709,7 +667,7 @@ def test_13_an_unreadable_record_of_the_functions_is_kept_under_another_name(
 @pytest.mark.parametrize("backend", ["file", "functions"], indirect=True)
 @pytest.mark.parametrize("path", ["/read", "/count", "/explicit/read", "/explicit/count", "/redirect"])
 def test_15_a_store_that_does_not_answer_is_a_503_and_the_session_is_there_afterwards(
-    server: Server, backend: str, known: Visitor, path: str
+    server: Server, backend: str, known: Client, path: str
 ) -> None:
     storage = server.folder / ("sessions" if backend == "file" else "sessions.sqlite")
     storage.rename(server.folder / "unmounted")
@@ -729,7 +687,7 @@ def test_15_a_store_that_does_not_answer_is_a_503_and_the_session_is_there_after
 # ---------------------------------------------------------------- 16: limits
 
 
-def test_16_an_idle_session_ends_though_the_client_keeps_its_cookie(server: Server, known: Visitor) -> None:
+def test_16_an_idle_session_ends_though_the_client_keeps_its_cookie(server: Server, known: Client) -> None:
     server.move_clock(TIMEOUT - 1)
     assert known.get("/read").text == "1"
     other = server.visitor()
@@ -740,7 +698,7 @@ def test_16_an_idle_session_ends_though_the_client_keeps_its_cookie(server: Serv
 
 
 def test_16_a_busy_session_ends_at_its_lifetime(backend: str) -> None:
-    with a_server(backend, timeout=60, lifetime=90) as server:
+    with Server(backend, timeout=60, lifetime=90) as server:
         visitor = server.visitor()
         assert visitor.get("/count").cookies["session_id"]["max-age"] == "3600"
         for _ in range(2):
@@ -751,7 +709,7 @@ def test_16_a_busy_session_ends_at_its_lifetime(backend: str) -> None:
         assert visitor.get("/read").text == "None"
 
 
-def test_16_a_timeout_of_the_sessions_own_holds_from_then_on(server: Server, known: Visitor) -> None:
+def test_16_a_timeout_of_the_sessions_own_holds_from_then_on(server: Server, known: Client) -> None:
     """`cherrypy.session.timeout = 5`: for this request's save, and for the next ones."""
     assert known.get("/timeout").text.startswith("60 ")
     answer = known.get("/timeout?minutes=5")
@@ -765,7 +723,7 @@ def test_16_a_timeout_of_the_sessions_own_holds_from_then_on(server: Server, kno
 
 
 @two_shapes
-def test_16_to_read_the_timeout_is_to_read(visitor: Visitor) -> None:
+def test_16_to_read_the_timeout_is_to_read(visitor: Client) -> None:
     assert visitor.get("/timeout").set_cookie == []
     visitor.get("/count")
     assert visitor.get("/timeout").set_cookie == []
@@ -774,7 +732,7 @@ def test_16_to_read_the_timeout_is_to_read(visitor: Visitor) -> None:
 # ---------------------------------------------------------------- 17: applications
 
 
-def test_17_applications_do_not_see_each_others_sessions_or_settings(server: Server, known: Visitor) -> None:
+def test_17_applications_do_not_see_each_others_sessions_or_settings(server: Server, known: Client) -> None:
     assert known.get("/other/read").text == "None"
     other = server.visitor()
     answer = other.get("/named/count")
@@ -790,7 +748,7 @@ def test_17_applications_do_not_see_each_others_sessions_or_settings(server: Ser
 @on(able("purges", "counts"))
 def test_18_the_cleaner_removes_what_has_expired_and_all_it_left(backend: str) -> None:
     files = {"ram": 0, "file": 2, "postgresql": 0}  # a session and its lock
-    with a_server(backend, clean_freq=0.001) as server:
+    with Server(backend, clean_freq=0.001) as server:
         visitors = [server.visitor() for _ in range(20)]
         for visitor in visitors:
             visitor.get("/count")
@@ -799,9 +757,8 @@ def test_18_the_cleaner_removes_what_has_expired_and_all_it_left(backend: str) -
         server.move_clock(TIMEOUT - 10)
         stays.get("/count")
         server.move_clock(70)
-        end = time.monotonic() + 30
-        while stays.get("/live").text != "1" or len(session_files(server.folder)) > files[backend]:
-            assert time.monotonic() < end, session_files(server.folder)
+        wait_until(lambda: stays.get("/live").text == "1", "all sessions go but one")
+        wait_until(lambda: len(session_files(server.folder)) <= files[backend], "their files go")
         assert stays.get("/read").text == "1"
         assert len(session_files(server.folder)) == files[backend]
 
@@ -815,13 +772,11 @@ def session_files(place: Path) -> list[Path]:
 
 
 @on(["ram"])  # in the cookie, the answer itself is what saves; see rule 20
-def test_19_a_streamed_answer_is_saved_and_unlocked_before_its_first_byte(server: Server, known: Visitor) -> None:
+def test_19_a_streamed_answer_is_saved_and_unlocked_before_its_first_byte(server: Server, known: Client) -> None:
     word = f"w{time.monotonic_ns()}"
     with ThreadPoolExecutor(1) as pool:
         stream = pool.submit(known.twin().get, f"/stream?word={word}")
-        end = time.monotonic() + 30
-        while known.get("/short/read").text != "2":  # the stream waits for its word all the while
-            assert time.monotonic() < end, "a stream under way keeps its session"
+        wait_until(lambda: known.get("/short/read").text == "2", "the stream, which waits for its word, is saved")
         assert not stream.done()
         server.say(word)
         body = stream.result(60).text
@@ -831,7 +786,7 @@ def test_19_a_streamed_answer_is_saved_and_unlocked_before_its_first_byte(server
 
 
 @two_shapes
-def test_19_a_generator_that_is_not_streamed_may_write(visitor: Visitor) -> None:
+def test_19_a_generator_that_is_not_streamed_may_write(visitor: Client) -> None:
     assert [visitor.get("/generated").text for _ in range(3)] == ["1", "2", "3"]
 
 
@@ -841,12 +796,12 @@ def test_19_a_generator_that_is_not_streamed_may_write(visitor: Visitor) -> None
 @shared
 @pytest.mark.parametrize("path", ["/hold", "/explicit/hold", "/late"])
 def test_08_a_logout_in_one_process_is_not_undone_by_a_request_under_way_in_the_other(
-    server: Server, backend: str, known: Visitor, path: str
+    server: Server, backend: str, known: Client, path: str
 ) -> None:
     old = known.twin()
     word = f"w{time.monotonic_ns()}"
     with Server(backend, server.folder) as other, ThreadPoolExecutor(2) as pool:
-        slow = pool.submit(Visitor(other.url, dict(old.cookies)).get, f"{path}?word={word}")
+        slow = pool.submit(Client(other.url, old.cookies).get, f"{path}?word={word}")
         other.listen(f"{word}-in")
         logout = pool.submit(known.get, "/delete")  # waits for the holder where the backend cannot end a held session
         wait([logout], timeout=1)
@@ -854,16 +809,16 @@ def test_08_a_logout_in_one_process_is_not_undone_by_a_request_under_way_in_the_
         assert logout.result(60).status == 200
         assert slow.result(60).status == 200
         assert old.get("/read").text == "None"
-        assert Visitor(other.url, dict(old.cookies)).get("/read").text == "None"
+        assert Client(other.url, old.cookies).get("/read").text == "None"
 
 
 @shared
 def test_09_a_login_with_a_late_request_in_another_process_keeps_the_visitor_signed_in(
-    server: Server, backend: str, known: Visitor
+    server: Server, backend: str, known: Client
 ) -> None:
     word = f"w{time.monotonic_ns()}"
     with Server(backend, server.folder) as other, ThreadPoolExecutor(1) as pool:
-        late = pool.submit(Visitor(other.url, dict(known.cookies)).get, f"/late?word={word}")
+        late = pool.submit(Client(other.url, known.cookies).get, f"/late?word={word}")
         other.listen(f"{word}-in")
         known.get("/regenerate")
         other.say(word)
@@ -878,7 +833,7 @@ def test_09_a_login_with_a_late_request_in_another_process_keeps_the_visitor_sig
 
 
 @on(["cookie"])
-def test_20_a_cookie_session_cannot_change_in_a_stream_and_says_so(server: Server, known: Visitor) -> None:
+def test_20_a_cookie_session_cannot_change_in_a_stream_and_says_so(server: Server, known: Client) -> None:
     word = f"w{time.monotonic_ns()}"
     server.say(word)
     with pytest.raises(http.client.IncompleteRead):

@@ -24,8 +24,9 @@ from sessions.errors import SessionClosed, UnstorableValue
 from sessions.options import Settings
 from sessions.session import State
 from sessions.testing import NOW, Clock, opened
+from tests.support.application import application
+from tests.support.client import WsgiClient
 from tests.support.members import MODES
-from tests.support.wsgi import Client, application
 
 MINUTE = 60.0
 
@@ -1113,26 +1114,26 @@ class Pages:
 
 
 @pytest.fixture(params=[{}, {"locking": "explicit"}, {"locking": "early"}], ids=str)
-def client(request: pytest.FixtureRequest) -> Iterator[Client]:
-    yield Client(application(Pages(), **request.param))
+def client(request: pytest.FixtureRequest) -> Iterator[WsgiClient]:
+    yield WsgiClient(application(Pages(), **request.param))
 
 
-def test_a_new_id_that_was_saved_reaches_the_browser_though_the_page_fails_then(client: Client) -> None:
+def test_a_new_id_that_was_saved_reaches_the_browser_though_the_page_fails_then(client: WsgiClient) -> None:
     """Else the visitor is left with the old id, which is dead, and has lost the session."""
     client.get()
-    before = dict(client.jar)
+    before = dict(client.cookies)
     assert client.get("/login").status == 500
-    assert client.jar != before
+    assert client.cookies != before
     assert client.get().text == "2"
-    assert Client(client.app, before).get().text == "1"
+    assert WsgiClient(client.app, before).get().text == "1"
 
 
-def test_a_session_begun_in_a_block_reaches_the_browser_though_the_page_fails_then(client: Client) -> None:
+def test_a_session_begun_in_a_block_reaches_the_browser_though_the_page_fails_then(client: WsgiClient) -> None:
     assert client.get("/block").status == 500
     assert client.get().text == "101"
 
 
-def test_a_page_that_fails_saves_nothing_and_sets_no_cookie(client: Client) -> None:
+def test_a_page_that_fails_saves_nothing_and_sets_no_cookie(client: WsgiClient) -> None:
     client.get()
     answer = client.get("/fail")
     assert (answer.status, list(answer.cookies)) == (500, [])

@@ -20,8 +20,9 @@ from sessions.backends.ram import RamSession, RamStore
 from sessions.options import Settings
 from sessions.record import Limits
 from sessions.registry import check_names, registry, session_class
-from tests.support.site import ROOT, environment
-from tests.support.wsgi import Client, Counter, application, logged
+from tests.support.application import Counter, application, logged
+from tests.support.client import WsgiClient
+from tests.support.process import ROOT, environment
 
 UNSET = object()
 
@@ -67,12 +68,33 @@ def refused(**given: Any) -> str:
         ("name", ["", "a b", "a;b", "é", None, 5, "a=b", 'a"', "path", "Expires", "max-age", "domain"]),
         ("path", ["", "shop", "/a;b", 5, "/\r\nx", "/a b", "/é", "/a?b", "/a#b", "/a/../b", "/.", "https://site/shop"]),
         ("path_header", [5, True, "", "X Mounted", "X-Mounted:"]),
-        ("domain", [
-            5, "", "a;b", "https://example.org", "//example.org", "example.org:8080", "example.org/shop",
-            "*.example.org", " example.org", "example.org ", "example.org.", "..example.org", ".", "a..b", "-a.org",
-            "ada@example.org", "münchen.example", "example.org,example.com", "[::1]", "::1", "example.org\r\nX: y",
-            ["example.org"],
-        ]),
+        (
+            "domain",
+            [
+                5,
+                "",
+                "a;b",
+                "https://example.org",
+                "//example.org",
+                "example.org:8080",
+                "example.org/shop",
+                "*.example.org",
+                " example.org",
+                "example.org ",
+                "example.org.",
+                "..example.org",
+                ".",
+                "a..b",
+                "-a.org",
+                "ada@example.org",
+                "münchen.example",
+                "example.org,example.com",
+                "[::1]",
+                "::1",
+                "example.org\r\nX: y",
+                ["example.org"],
+            ],
+        ),
         ("secure", ["yes", None, "True", 2, []]),
         ("httponly", ["yes", None, 2]),
         ("samesite", ["lax", "none", "STRICT", None, True, False, "", " Lax", []]),
@@ -263,13 +285,13 @@ def test_a_cookie_that_browsers_refuse_is_logged_at_the_first_answer_only(
 ) -> None:
     app = application(Counter(), **options)
     with logged() as lines:
-        assert Client(app).get(host=host).text == "1"
+        assert WsgiClient(app).get(host=host).text == "1"
     (line,) = lines
     assert told in line and f"site=http://{host}" in line.replace('"', ""), line
     assert "proxy" in line, "and what to do"
     with logged() as lines:
         for n in range(3):
-            assert Client(app).get(host=f"{n}.{host}" if n else host).text == "1"
+            assert WsgiClient(app).get(host=f"{n}.{host}" if n else host).text == "1"
     assert lines == []
 
 
@@ -286,7 +308,7 @@ def test_a_cookie_that_browsers_refuse_is_logged_at_the_first_answer_only(
 )  # fmt: skip
 def test_a_cookie_that_browsers_keep_is_not_logged(options: dict[str, Any], host: str) -> None:
     with logged() as lines:
-        Client(application(Counter(), **options)).get(host=host)
+        WsgiClient(application(Counter(), **options)).get(host=host)
     assert lines == []
 
 
@@ -297,14 +319,14 @@ def test_a_page_that_sets_no_cookie_warns_of_none() -> None:
             return str(cherrypy.session.get("n"))
 
     with logged() as lines:
-        Client(application(Root(), domain="example.com")).get(host="example.org")
+        WsgiClient(application(Root(), domain="example.com")).get(host="example.org")
     assert lines == []
 
 
 def test_each_configuration_has_a_line_of_its_own() -> None:
     for domain in ("example.com", "example.net"):
         with logged() as lines:
-            Client(application(Counter(), domain=domain)).get(host="example.org")
+            WsgiClient(application(Counter(), domain=domain)).get(host="example.org")
         assert len(lines) == 1 and domain in lines[0]
 
 
@@ -394,7 +416,7 @@ def test_a_page_tree_that_leads_back_to_itself_is_walked_once() -> None:
 def test_an_application_that_is_mounted_nowhere_fixed_can_be_opened() -> None:
     app = cherrypy.Application(Counter(), None, {"/": {"tools.sessions.on": True, "tools.sessions.clean_freq": 0}})
     sessions.open_stores(app)
-    client = Client(app)
+    client = WsgiClient(app)
     assert [client.get().text for _ in range(2)] == ["1", "2"]
 
 
@@ -429,6 +451,10 @@ WRONG = {
     "malformed": ({"locking": "no"}, "tools.sessions.locking is 'no': it must be 'implicit', 'early' or 'explicit'"),
     "missing": ({"storage_type": "file"}, "tools.sessions.storage_path is missing: FileSession needs it"),
     "of the backend": ({"storage_type": "cookie", "secret": "short"}, "secret number 1 has 5 characters and needs"),
+    "of an older CherryPy": (
+        {"cookie_path": "/x"},
+        "tools.sessions.cookie_path is a name of CherryPy 2.2 and 2.3: write tools.sessions.path = '/x' in [/]",
+    ),
     "no folder": ({"storage_type": "file", "storage_path": "/dev/null/x"}, "storage_path: cannot keep sessions in"),
 }
 
@@ -490,7 +516,7 @@ def test_a_class_of_the_sites_own_brings_its_own_options() -> None:
     app = application(Counter(), storage_class=SpareSession, colour="red", size=3)
     (store,) = registry.stores(app)
     assert (store.colour, store.size) == ("red", 3)
-    client = Client(app)
+    client = WsgiClient(app)
     assert [client.get().text for _ in range(3)] == ["1", "2", "3"]
 
 
@@ -511,12 +537,12 @@ def test_two_applications_share_neither_sessions_nor_settings(tmp_path: Path) ->
         application(Counter(), "/c"),
         application(Counter(), "/c"),
     ]
-    answers = [Client(app).get() for app in apps]
+    answers = [WsgiClient(app).get() for app in apps]
     assert [answer.cookies["session_id"]["max-age"] for answer in answers] == ["300", "420", "3600", "3600"]
     assert [answer.cookies["session_id"]["samesite"] for answer in answers] == ["Lax", "Strict", "Lax", "Lax"]
     for n, answer in enumerate(answers):
         jar = {"session_id": answer.cookies["session_id"].value}
-        assert [Client(app, dict(jar)).get().text for app in apps] == ["2" if m == n else "1" for m in range(4)]
+        assert [WsgiClient(app, jar).get().text for app in apps] == ["2" if m == n else "1" for m in range(4)]
 
 
 def test_one_store_that_cannot_be_closed_does_not_keep_the_others_open(

@@ -23,8 +23,10 @@ from sessions.backends.ram import RamSession, RamStore
 from sessions.options import Settings
 from sessions.registry import registry
 from sessions.testing import LONG, NOW, Clock, a_record, commit, count_of, opened, stored
-from tests.support.site import ROOT, Site, folder, run
-from tests.support.wsgi import Client, Counter, application, logged
+from tests.support.application import Counter, application, logged
+from tests.support.client import WsgiClient
+from tests.support.process import ROOT, folder
+from tests.support.site import Site, run
 
 
 @pytest.fixture
@@ -231,7 +233,7 @@ def test_a_path_that_cannot_be_used_is_one_clear_line(tmp_path: Path, wrong: str
 
 
 def test_the_end_of_a_session_that_cannot_be_noted_is_a_503(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    client = Client(application(Counter(), snapshot_path=str(path)))
+    client = WsgiClient(application(Counter(), snapshot_path=str(path)))
     assert client.get().text == "1"
     (store,) = registry.stores(client.app)
     assert isinstance(store, RamStore)
@@ -265,7 +267,7 @@ def test_a_snapshot_that_cannot_be_written_is_tried_again_and_the_last_one_kept(
 
 
 def test_the_site_counts_on_after_a_stop(path: Path) -> None:
-    client = Client(application(Counter(), snapshot_path=str(path)))
+    client = WsgiClient(application(Counter(), snapshot_path=str(path)))
     for n in ("1", "2", "3"):
         assert client.get().text == n
         sessions.close_stores(client.app)
@@ -394,7 +396,7 @@ def test_a_snapshot_that_another_process_keeps_is_waited_for_once_and_then_a_503
 
     worker = Worker(hold)
     worker.reports()
-    client = Client(application(Counter(), snapshot_path=str(path)))
+    client = WsgiClient(application(Counter(), snapshot_path=str(path)))
     (store,) = registry.stores(client.app)
     tries: list[bool] = []
     assert isinstance(store, RamStore) and store._snapshot
@@ -416,7 +418,7 @@ def test_what_a_late_request_writes_after_the_stop_is_refused_and_not_lost(path:
             return self.index()
 
     app = application(Late(), snapshot_path=str(path))
-    client = Client(app)
+    client = WsgiClient(app)
     assert client.get().text == "1"
     assert client.get("/late").status == 503
     assert client.get().text == "2"
@@ -436,7 +438,7 @@ def test_a_program_that_ends_without_closing_its_stores_has_written_the_snapshot
 
 
 def test_several_processes_that_share_nothing_are_told_so(path: Path) -> None:
-    client = Client(application(Counter(), snapshot_path=str(path)))
+    client = WsgiClient(application(Counter(), snapshot_path=str(path)))
     app = client.app.wsgiapp.head = client.app.wsgiapp.tail
     client.app.wsgiapp.head = lambda environ, start: app({**environ, "wsgi.multiprocess": True}, start)
     with logged() as said:

@@ -18,8 +18,8 @@ import pytest
 
 import sessions
 from sessions import events
+from tests.support.application import application
 from tests.support.backends import options_of
-from tests.support.wsgi import application
 
 # What it is today; behind it what the design allows, where that is less. A change that needs fewer lowers it here.
 FUNCTIONS_ENTERED = 44  # of the package, by a counted visit with the sessions in files

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,8 +22,9 @@ from sessions.backends.functions import FunctionStore
 from sessions.errors import SessionClosed
 from sessions.events import Event, subscribe, unsubscribe
 from sessions.locks import waiting
+from tests.support.client import Response
 from tests.support.members import MODES, Browser, SignInApp, Work, sign_in_app
-from tests.support.wsgi import Answer
+from tests.support.process import wait_until
 
 LONG = 30.0  # seconds that nothing here takes
 
@@ -74,12 +74,12 @@ def site(request: pytest.FixtureRequest, table: Table, tmp_path: Path) -> Iterat
 def browser(site: SignInApp) -> Browser:
     """Return somebody who is signed in, with n=1 and a time-out that a visit renews."""
     browser = site.signed_in(remember=True)
-    browser.ask(lambda session: session.update(n=1))
+    browser.run(lambda session: session.update(n=1))
     site.ahead = 15 * 60.0
     return browser
 
 
-def refused(answer: Answer, status: int = 503) -> None:
+def refused(answer: Response, status: int = 503) -> None:
     assert (answer.status, list(answer.cookies)) == (status, [])
     assert ("retry-after" in answer.headers) is (status == 503)
     assert int(answer.headers.get("retry-after", 1)) > 0
@@ -97,7 +97,7 @@ def as_before(browser: Browser, site: SignInApp, table: Table, rows: dict[str, s
     assert table.rows == rows
     assert len(site.store.locks) == 0
     table.failing.clear()
-    assert browser.ask(lambda session: (session.user, dict(session.items()))) == "('ada', {'n': 1})"
+    assert browser.run(lambda session: (session.user, dict(session.items()))) == "('ada', {'n': 1})"
 
 
 def in_a_block(session: Session) -> None:
@@ -182,7 +182,7 @@ def test_a_request_class_of_the_sites_own_saves_and_unlocks_as_ours(site: SignIn
     assert browser.do(inside).status == 200
     assert browser.do(lambda session: (session.update(n=3), 1 / 0)).status == 500
     assert len(site.store.locks) == 0
-    assert browser.ask(lambda session: session["n"]) == "2"
+    assert browser.run(lambda session: session["n"]) == "2"
 
 
 def test_a_session_that_could_not_begin_is_a_503_without_a_cookie(
@@ -327,7 +327,7 @@ def test_an_error_page_waits_once_for_a_session_that_another_request_holds(site:
     site.app.merge({"/": {"error_page.default": page, "tools.sessions.lock_timeout": 0.05}})
     if site.app.config["/"]["tools.sessions.locking"] == "explicit":
         pytest.skip("reads without a lock")
-    assert browser.ask(work) == "None None"
+    assert browser.run(work) == "None None"
     assert len(waits) == 1
 
 
@@ -360,7 +360,7 @@ def test_an_error_page_may_write_after_a_page_that_failed(
     visitor = site.browser() if newcomer else browser
     assert [visitor.do(work).text.strip() for _ in range(2)] == ["1", "2"]
     kept = {} if newcomer else {"n": 1}
-    assert visitor.ask(lambda session: dict(session.items())) == str({**kept, "failures": 2})
+    assert visitor.run(lambda session: dict(session.items())) == str({**kept, "failures": 2})
 
 
 def test_an_answer_to_unexpected_errors_of_the_sites_own_may_write_too(site: SignInApp, browser: Browser) -> None:
@@ -370,7 +370,7 @@ def test_an_answer_to_unexpected_errors_of_the_sites_own_may_write_too(site: Sig
 
     site.app.merge({"/": {"request.error_response": answer}})
     assert browser.do(failing_page).text == "sorry"
-    assert browser.ask(lambda session: dict(session.items())) == "{'n': 1, 'failures': 1}"
+    assert browser.run(lambda session: dict(session.items())) == "{'n': 1, 'failures': 1}"
 
 
 def test_an_answer_of_the_sites_own_that_meets_a_failing_store_is_a_503(
@@ -397,9 +397,9 @@ def test_a_hook_before_the_answer_is_made_may_write(site: SignInApp, browser: Br
     site.app.toolboxes["own"] = box = cherrypy._cptools.Toolbox("own")
     box.late = tool
     site.app.merge({"/": {"own.late.on": True}})
-    browser.ask(nothing)
+    browser.run(nothing)
     site.app.merge({"/": {"own.late.on": False}})
-    assert browser.ask(lambda session: session["hook"]) == str(priority)
+    assert browser.run(lambda session: session["hook"]) == str(priority)
 
 
 @pytest.mark.parametrize("point", ["on_end_resource", "on_end_request", "before_finalize"])
@@ -419,11 +419,11 @@ def test_a_hook_that_writes_too_late_is_told_where_to_write(
 
     listening.priority = 91  # type: ignore[attr-defined]
     site.app.merge({"/": {f"hooks.{point}": listening}})
-    browser.ask(nothing)
+    browser.run(nothing)
     (line,) = said
     assert point in line and "before_finalize" in line and "session_lock" in line
     site.app.merge({"/": {f"hooks.{point}": lambda: None}})
-    assert browser.ask(lambda session: "hook" in session) == "False"
+    assert browser.run(lambda session: "hook" in session) == "False"
 
 
 def test_a_page_that_fails_by_itself_while_the_store_does_is_a_503(
@@ -453,7 +453,7 @@ def test_a_block_is_saved_though_the_page_then_meets_an_error_of_another_store(
 
     site.ahead = 0.0  # else the block renews the cookie
     refused(browser.do(work))
-    assert browser.ask(lambda session: dict(session.items())) == "{'n': 2}"
+    assert browser.run(lambda session: dict(session.items())) == "{'n': 2}"
 
 
 @pytest.mark.parametrize("site", ["implicit", "explicit"], indirect=True)
@@ -465,7 +465,7 @@ def test_a_page_may_do_without_its_session(site: SignInApp, browser: Browser, ta
 
     rows = dict(table.rows)
     table.failing = {"load"}
-    assert browser.ask(work) == "not now"
+    assert browser.run(work) == "not now"
     as_before(browser, site, table, rows)
 
 
@@ -477,7 +477,7 @@ def test_a_session_that_is_too_large_is_a_413_and_stays_as_it_was(
 ) -> None:
     with sign_in_app("cookie", tmp_path) as site:
         browser = site.signed_in()
-        browser.ask(lambda session: session.update(n=1))
+        browser.run(lambda session: session.update(n=1))
         site.app.merge({"/": {"error_page.413": lambda **shown: f"{shown['message']} {cherrypy.session.user}"}})
         caplog.clear()
         answer = browser.do(lambda session: session.update(essay="x" * 5000))
@@ -488,7 +488,7 @@ def test_a_session_that_is_too_large_is_a_413_and_stays_as_it_was(
             r"TooLarge: a session cookie of \d+ bytes is more than the 4096 bytes there is room for; "
             r"its largest values: 'essay' 5012 bytes, 'n' 7 bytes", caplog.text
         )  # fmt: skip
-        assert browser.ask(lambda session: dict(session.items())) == "{'n': 1}"
+        assert browser.run(lambda session: dict(session.items())) == "{'n': 1}"
 
 
 # -------------------------------------------------------------------- those who wait behind the one that found out
@@ -511,10 +511,7 @@ def in_line(store: Store, key: str, threads: int) -> tuple[list[threading.Thread
     before = waiting.count
     for number, thread in enumerate(line, before + 1):
         thread.start()
-        end = time.monotonic() + LONG
-        while waiting.count < number:
-            assert time.monotonic() < end, "the thread does not wait"
-            time.sleep(0.001)
+        wait_until(lambda number=number: waiting.count >= number)  # type: ignore[misc]
     return line, got
 
 
@@ -602,7 +599,7 @@ def test_requests_that_wait_are_503s_with_the_one_that_found_out(tmp_path: Path)
     with sign_in_app("functions", tmp_path, accounts=None, **functions) as site:
         browser = site.signed_in()
         rows = dict(table.rows)
-        answers: list[Answer] = []
+        answers: list[Response] = []
 
         def ask(work: Work) -> threading.Thread:
             twin = browser.twin()
@@ -615,10 +612,7 @@ def test_requests_that_wait_are_503s_with_the_one_that_found_out(tmp_path: Path)
         assert table.asked.wait(LONG)
         for number in range(1, 5):
             threads.append(ask(lambda session: session.update(n=3)))
-            end = time.monotonic() + LONG
-            while waiting.count < number:
-                assert time.monotonic() < end, "the request does not wait"
-                time.sleep(0.001)
+            wait_until(lambda number=number: waiting.count >= number)  # type: ignore[misc]
         table.fail.set()
         for thread in threads:
             thread.join(LONG)

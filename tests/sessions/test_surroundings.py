@@ -4,7 +4,6 @@ behind, caches, signals, and how and where Python was started."""
 from __future__ import annotations
 
 import gzip
-import http.client
 import os
 import shutil
 import signal
@@ -13,7 +12,6 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -23,11 +21,12 @@ import pytest
 from sessions.registry import registry
 from tests.conftest import PASSWORD
 from tests.sessions.test_rules import Server, send_half_a_form, under_way
+from tests.support.application import Counter, application
 from tests.support.backends import BACKENDS, options_of
+from tests.support.client import JSON, Client, WsgiClient
 from tests.support.members import able
-from tests.support.site import ROOT, Site, folder
-from tests.support.visitor import Visitor
-from tests.support.wsgi import Client, Counter, application
+from tests.support.process import ROOT, folder, wait_until
+from tests.support.site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -49,14 +48,12 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def server(backend: str) -> Iterator[Surrounded]:
     """One site for all tests of a backend; each test is a visitor of its own."""
-    place = folder()
-    with Surrounded(backend, place) as server:
+    with Surrounded(backend) as server:
         yield server
-    shutil.rmtree(place)
 
 
 @pytest.fixture
-def known(server: Surrounded) -> Visitor:
+def known(server: Surrounded) -> Client:
     """A visitor with a session that has counted to 1."""
     visitor = server.visitor()
     assert visitor.get("/count").text == "1"
@@ -81,15 +78,15 @@ def shift(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 @pytest.mark.parametrize("storage", BACKENDS)
 def test_a_clock_that_is_set_back_ends_no_session(storage: str, tmp_path: Path, shift: list[float]) -> None:
     """By a day, and to 1970, where a machine without a battery boots until it is told the time."""
-    client = Client(application(Counter(), **options_of(storage, tmp_path)))
+    client = WsgiClient(application(Counter(), **options_of(storage, tmp_path)))
     (store,) = registry.stores(client.app)
-    away = Client(client.app)
+    away = WsgiClient(client.app)
     assert client.get().text == away.get().text == "1"
     for n, wrong in enumerate((-DAY, 1000 - time.time())):
         shift[0] = wrong
         assert store.purge(100) == 0
         assert [client.get().text for _ in range(2)] == [str(2 * n + 2), str(2 * n + 3)]
-        newcomer = Client(client.app)
+        newcomer = WsgiClient(client.app)
         assert [newcomer.get().text for _ in range(2)] == ["1", "2"]
     shift[0] = 0.0
     assert away.get().text == "2", "who came meanwhile may have been away for a day, as far as anybody knows"
@@ -100,29 +97,18 @@ def test_a_clock_that_is_set_back_ends_no_session(storage: str, tmp_path: Path, 
 
 
 def test_a_process_without_a_free_file_answers_503_at_worst_and_counts_on(
-    server: Surrounded, known: Visitor, backend: str
+    server: Surrounded, known: Client, backend: str
 ) -> None:
-    host, port = server.url.removeprefix("http://").split(":")
-    with closing(http.client.HTTPConnection(host, int(port), timeout=30)) as connection:  # no new one is accepted
-
-        def get(path: str) -> tuple[int, str]:
-            cookie = "; ".join(f"{name}={value}" for name, value in known.cookies.items())
-            connection.request("GET", path, headers={"Cookie": cookie})
-            response = connection.getresponse()
-            text = response.read().decode()
-            for line in response.headers.get_all("Set-Cookie") or []:
-                name, _, value = line.partition(";")[0].partition("=")
-                known.cookies[name] = value
-            return response.status, text
-
-        assert get("/count") == (200, "2")
-        get("/files?limit=3")  # those that are open stay so
-        answers = [get("/count") for _ in range(3)]
-        get("/files?limit=-1")
-    counted = [text for status, text in answers if status == 200]
-    assert {status for status, _ in answers} == {503 if backend in ("file", "functions") else 200}
+    visitor = Client(server.url, known.cookies, keep=True)  # no new connection is accepted
+    assert visitor.get("/count").text == "2"
+    visitor.get("/files?limit=3")  # those that are open stay so
+    answers = [visitor.get("/count") for _ in range(3)]
+    visitor.get("/files?limit=-1")
+    counted = [answer.text for answer in answers if answer.status == 200]
+    assert {answer.status for answer in answers} == {503 if backend in ("file", "functions") else 200}
     assert counted == [str(n + 3) for n in range(len(counted))]
-    assert known.get("/count").text == str(len(counted) + 3)
+    assert visitor.get("/count").text == str(len(counted) + 3)
+    visitor.close()
 
 
 # ---------------------------------------------------------------- clients that go away
@@ -134,12 +120,11 @@ def reset(connection: socket.socket) -> None:
     connection.close()
 
 
-def ask(visitor: Visitor, path: str) -> socket.socket:
+def ask(visitor: Client, path: str) -> socket.socket:
     """Ask for a page, on a connection that the test may close."""
     place = urlsplit(visitor.url)
     connection = socket.create_connection((place.hostname, place.port), 30)
-    cookie = "; ".join(f"{name}={value}" for name, value in visitor.cookies.items())
-    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {cookie}\r\n\r\n".encode())
+    connection.sendall(f"GET {path} HTTP/1.1\r\nHost: {place.netloc}\r\nCookie: {visitor.cookie}\r\n\r\n".encode())
     return connection
 
 
@@ -149,7 +134,7 @@ gone = pytest.mark.parametrize("leave", [socket.socket.close, reset], ids=["clos
 @locking
 @gone
 def test_whoever_goes_away_while_it_waits_for_its_session_keeps_nobody_from_it(
-    server: Surrounded, under_way: Any, known: Visitor, leave: Callable[[socket.socket], None]
+    server: Surrounded, under_way: Any, known: Client, leave: Callable[[socket.socket], None]
 ) -> None:
     first = under_way(known, "/hold")
     waits = ask(known, "/count")
@@ -162,13 +147,11 @@ def test_whoever_goes_away_while_it_waits_for_its_session_keeps_nobody_from_it(
 @locking
 @gone
 def test_whoever_goes_away_during_an_upload_keeps_nobody_from_its_session(
-    server: Surrounded, known: Visitor, leave: Callable[[socket.socket], None]
+    server: Surrounded, known: Client, leave: Callable[[socket.socket], None]
 ) -> None:
     """The session is locked before the body is read."""
-    upload = send_half_a_form(server.url, "/early", known.cookies)
-    end = time.monotonic() + 30
-    while known.get("/short/read").status != 503:
-        assert time.monotonic() < end, "the upload never began"
+    upload = send_half_a_form(known, "/early")
+    wait_until(lambda: known.get("/short/read").status == 503, "the upload begins")
     leave(upload)
     assert known.get("/count").text in ("2", "3"), "a server may take what came for the whole form"
 
@@ -176,7 +159,7 @@ def test_whoever_goes_away_during_an_upload_keeps_nobody_from_its_session(
 @locking
 @gone
 def test_whoever_goes_away_while_it_reads_keeps_nobody_from_its_session(
-    server: Surrounded, known: Visitor, leave: Callable[[socket.socket], None]
+    server: Surrounded, known: Client, leave: Callable[[socket.socket], None]
 ) -> None:
     word = f"w{time.monotonic_ns()}"
     reads = ask(known, f"/stream?word={word}")
@@ -191,14 +174,14 @@ def test_whoever_goes_away_while_it_reads_keeps_nobody_from_its_session(
 
 
 @locking
-def test_a_page_that_forks_keeps_nobody_from_its_session(known: Visitor) -> None:
+def test_a_page_that_forks_keeps_nobody_from_its_session(known: Client) -> None:
     for n in (2, 4, 6):
         assert known.get("/fork").text == str(n)
         assert known.twin().get("/count").text == str(n + 1)
 
 
 @locking
-def test_a_thread_that_a_page_has_left_behind_writes_in_a_block(server: Surrounded, known: Visitor) -> None:
+def test_a_thread_that_a_page_has_left_behind_writes_in_a_block(server: Surrounded, known: Client) -> None:
     word = f"w{time.monotonic_ns()}"
     assert known.get(f"/background?word={word}").text == "2"
     assert known.get("/count").text == "3"
@@ -208,7 +191,7 @@ def test_a_thread_that_a_page_has_left_behind_writes_in_a_block(server: Surround
 
 
 @locking
-def test_nine_long_polls_of_a_visitor_keep_nobody_from_the_session(under_way: Any, known: Visitor) -> None:
+def test_nine_long_polls_of_a_visitor_keep_nobody_from_the_session(under_way: Any, known: Client) -> None:
     """They have released it. The server has ten threads."""
     polls = [under_way(known.twin(), "/release") for _ in range(9)]
     assert known.get("/short/count").text == "11"
@@ -218,20 +201,20 @@ def test_nine_long_polls_of_a_visitor_keep_nobody_from_the_session(under_way: An
 # ---------------------------------------------------------------- caches
 
 
-def test_an_answer_that_a_cache_asks_for_again_or_in_part_saves_the_session(known: Visitor) -> None:
-    whole = known.get("/tagged", **{"Accept-Encoding": "gzip"})
+def test_an_answer_that_a_cache_asks_for_again_or_in_part_saves_the_session(known: Client) -> None:
+    whole = known.get("/tagged", accept_encoding="gzip")
     assert gzip.decompress(whole.body) == b"the same " * 300
     assert {"Cookie", "Accept-Encoding"} <= set(whole.headers["vary"].split(", "))
     tag = known.get("/tagged").headers["etag"]
-    assert known.get("/tagged", **{"If-None-Match": tag}).status == 304
+    assert known.get("/tagged", if_none_match=tag).status == 304
     assert known.get("/tagged", **{"If-Match": '"another"'}).status == 412
-    head = known.ask("HEAD", "/tagged", None, {})
+    head = known.ask("HEAD", "/tagged")
     assert (head.status, head.body, head.headers["etag"]) == (200, b"", tag)
     part = known.get("/part", Range="bytes=3-8")
     assert (part.status, part.body) == (206, Path("tests/support/surroundings_app.py").read_bytes()[3:9])
     assert known.get("/part", Range="bytes=1000000-").status == 416
     seen = known.get("/part").headers["last-modified"]
-    assert known.get("/part", **{"If-Modified-Since": seen}).status == 304
+    assert known.get("/part", if_modified_since=seen).status == 304
     assert known.get("/read").text == "10"
 
 
@@ -255,12 +238,10 @@ def test_what_a_browser_fetches_ahead_belongs_to_the_same_session(page: Page) ->
 
 
 @two_shapes
-def test_sigusr1_ends_nothing(server: Surrounded, known: Visitor) -> None:
+def test_sigusr1_ends_nothing(server: Surrounded, known: Client) -> None:
     before = server.output().count("SIGUSR1")
     server.process.send_signal(signal.SIGUSR1)
-    end = time.monotonic() + 30
-    while server.output().count("SIGUSR1") == before:
-        assert time.monotonic() < end
+    server.wait_until(lambda: server.output().count("SIGUSR1") > before, "hear the signal")
     assert known.get("/count").text == "2"
 
 
@@ -297,21 +278,20 @@ def project() -> Iterator[Path]:
 
 
 def whole_visit(site: Site) -> None:
-    visitor = Visitor(site.url)
-    json = {"Accept": "application/json"}
-    assert [visitor.get("/counter", **json).json["count"] for _ in range(2)] == [1, 2]
+    visitor = Client(site.url)
+    assert [visitor.get("/counter", **JSON).json["count"] for _ in range(2)] == [1, 2]
     assert visitor.post("/name", {"first": "İpek", "last": "Iğdır"}).status == 303
-    assert visitor.get("/hello", **json).json == {"first": "İpek", "last": "Iğdır"}
+    assert visitor.get("/hello", **JSON).json == {"first": "İpek", "last": "Iğdır"}
     assert "İpek" in visitor.get("/hello").text
     answer = visitor.post("/login", {"username": "ada", "password": PASSWORD})
     assert answer.status == 303
     assert "İpek" not in str(answer.headers) and answer.headers["date"].endswith(" GMT")
-    assert visitor.get("/account", **json).json["user"] == "ada"
+    assert visitor.get("/account", **JSON).json["user"] == "ada"
     assert visitor.get("/no/%C4%B1%C5%9F").status == 404
     assert visitor.get("/static/style.css").status == 200
     site.restart()
-    assert visitor.get("/counter", **json).json["count"] == 3
-    assert visitor.get("/account", **json).json["user"] == "ada"
+    assert visitor.get("/counter", **JSON).json["count"] == 3
+    assert visitor.get("/account", **JSON).json["user"] == "ada"
     assert "Traceback" not in site.output() and "UnicodeEncodeError" not in site.output()
 
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager
 
 import cherrypy
@@ -12,15 +11,7 @@ from cheroot.server import HTTPServer
 from cheroot.workers.threadpool import ThreadPool
 
 from sessions import locks
-
-LONG = 30.0  # seconds that nothing here takes
-
-
-def wait_until(happened: Callable[[], bool]) -> None:
-    end = time.monotonic() + LONG
-    while not happened():
-        assert time.monotonic() < end
-        time.sleep(0.005)
+from tests.support.process import wait_until
 
 
 @pytest.fixture

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import datetime
 import http.client
 import ipaddress
-import json
-import shutil
+import signal
 import socket
 import ssl
-import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlencode
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from services import ServiceError, account, free_port
-from tests.support import leaks
-from tests.support.site import ROOT, START_SECONDS, folder
+from services import account, free_port
+from tests.support.client import JSON, Client, Headers, Response
+from tests.support.process import ROOT, Process, folder, installed, wait_until
 
 BAD_GATEWAY = 502  # of the balancer: a process was gone before it had answered
-_JSON = {"Accept": "application/json"}
 # What the file in deploy/ says, and what it says in a test. A check of a busy test machine may take its time.
 _CHANGES = {
     "bind :80\n": "bind 127.0.0.1:{http}\n",
@@ -39,7 +33,7 @@ _CHANGES = {
     "server two 127.0.0.1:5001": "server two 127.0.0.1:{two}",
     "    log /dev/log local0\n": "    stats socket {folder}/control\n",
 }
-# The same for nginx, in whose own file the other stands.
+# The same for nginx, within whose own file the other stands.
 _CHANGES_OF_NGINX = {
     "server 127.0.0.1:5000 max_fails=1 fail_timeout=2s;": "server {at};",
     "    server 127.0.0.1:5001 max_fails=1 fail_timeout=2s;\n": "",
@@ -62,55 +56,63 @@ http {{
     fastcgi_temp_path {folder}/fastcgi;
     uwsgi_temp_path {folder}/uwsgi;
     scgi_temp_path {folder}/scgi;
-    include {folder}/site.conf;
+    {site}
 }}
 """
 
 
-def wait_until(happened: Callable[[], Any], what: str) -> None:
-    """Wait until happened() is true; AssertionError when it takes far too long."""
-    end = time.monotonic() + START_SECONDS
-    while not happened():
-        assert time.monotonic() < end, f"did not happen: {what}"
-        time.sleep(0.01)
+class Proxy(Process):
+    """A server in front of sites, by https. Raises ServiceError when it is not installed.
 
-
-class Balancer:
-    """A context manager: it runs in the block, in front of the sites at two ports.
-
-    Raises:
-        ServiceError: it is not installed, or did not start.
+    Args:
+        command: its program and arguments.
+        config: its file in deploy/.
+        changes: what that says, and what it says in a test.
+        around: what stands around it.
+        values: what to fill in.
     """
 
+    def __init__(self, command: str, config: str, changes: Mapping[str, str], around: str, **values: object) -> None:
+        name, *arguments = command.split()
+        program = installed(name)
+        self.folder, self.port = folder(), free_port()
+        text = (ROOT / "deploy" / config).read_text()
+        values |= {"folder": self.folder, "http": free_port(), "https": self.port}
+        for old, new in changes.items():
+            old = old.replace("{{", "{")
+            assert text.count(old) == 1, f"deploy/{config} has changed: {old!r}"
+            text = text.replace(old, new.format(**values))
+        (self.folder / config).write_text(around.format(site=text, **values))
+        certificate = _certificate()
+        (self.folder / "site.pem").write_bytes(certificate)
+        self.tls = ssl.create_default_context(cadata=certificate[certificate.index(b"-----BEGIN CERT") :].decode())
+        started = [program, *(one.format(folder=self.folder) for one in arguments)]
+        url = f"https://127.0.0.1:{self.port}"
+        super().__init__(started, cwd=Path("/"), url=url, account=account(), scratch=self.folder)
+
+    def client(self, address: str = "") -> Client:
+        """Return somebody who has never been here, and comes from this address."""
+        return Client(self.url, address=address, tls=self.tls)
+
+
+class Balancer(Proxy):
+    """HAProxy in front of the sites at two ports, both of which it has found."""
+
+    ends_with = signal.SIGKILL
+
     def __init__(self, one: int, two: int) -> None:
-        self.port = free_port()
-        self.clients: list[Client] = []
-        self.folder = folder()
-        text = (ROOT / "deploy" / "haproxy.cfg").read_text()
-        ports = {"http": free_port(), "https": self.port, "one": one, "two": two}
-        for old, new in _CHANGES.items():
-            assert text.count(old) == 1, f"deploy/haproxy.cfg has changed: {old!r}"
-            text = text.replace(old, new.format(folder=self.folder, **ports))
-        (self.folder / "haproxy.cfg").write_text(text)
-        self.tls = _write_certificate(self.folder)
+        self.clients: list[BalancedClient] = []
+        super().__init__("haproxy -db -f {folder}/haproxy.cfg", "haproxy.cfg", _CHANGES, "{site}", one=one, two=two)
 
-    def __enter__(self) -> Balancer:
-        self._process = _started(self.folder, "haproxy", "-db", "-f", str(self.folder / "haproxy.cfg"))
-        try:
-            wait_until(lambda: self._process.poll() is not None or (self.folder / "control").exists(), "haproxy starts")
-            wait_until(lambda: self.up() == {"one", "two"}, "haproxy finds both processes")
-        except (AssertionError, OSError) as error:
-            said = (self.folder / "log").read_text()
-            self.__exit__()
-            raise ServiceError(f"haproxy did not start: {error}\n{said}") from error
-        return self
+    def ready(self) -> bool:
+        """Return whether both sites can be asked through it."""
+        return (self.folder / "control").exists() and self.up() == {"one", "two"}
 
-    def __exit__(self, *error: object) -> None:
+    def close(self) -> None:
+        """Stop it, when its clients have closed their connections."""
         for client in self.clients:
             client.close()
-        self._process.kill()
-        self._process.wait()
-        shutil.rmtree(self.folder)
+        super().close()
 
     def up(self) -> set[str]:
         """The processes whose last check went well."""
@@ -129,71 +131,21 @@ class Balancer:
         return list(csv.DictReader(text.removeprefix("# ").splitlines()))
 
 
-class Nginx:
-    """A context manager: it runs in the block, in front of one site.
+class Nginx(Proxy):
+    """nginx in front of one site.
 
     Args:
         at: where the site is, host:port or unix:/path.
         path: below which visitors find the site.
         passed: what the site is told in the place of that; empty for the path as it is.
-
-    Raises:
-        ServiceError: it is not installed, or did not start.
     """
 
     def __init__(self, at: str, path: str = "/", passed: str = "") -> None:
-        self.port = free_port()
-        self.folder = folder()
-        text = (ROOT / "deploy" / "nginx.conf").read_text()
-        values = {"at": at, "http": free_port(), "https": self.port, "folder": self.folder, "path": path}
-        for old, new in _CHANGES_OF_NGINX.items():
-            old = old.replace("{{", "{")
-            assert text.count(old) == 1, f"deploy/nginx.conf has changed: {old!r}"
-            text = text.replace(old, new.format(**values, passed=passed))
-        (self.folder / "site.conf").write_text(text)
-        (self.folder / "nginx.conf").write_text(_NGINX.format(folder=self.folder))
-        self.tls = _write_certificate(self.folder)
-
-    def __enter__(self) -> Nginx:
-        self._process = _started(self.folder, "nginx", "-e", "stderr", "-c", str(self.folder / "nginx.conf"))
-        try:
-            wait_until(lambda: self._process.poll() is not None or self._listens(), "nginx starts")
-            assert self._process.poll() is None, "it has ended"
-        except AssertionError as error:
-            said = (self.folder / "log").read_text()
-            self.__exit__()
-            raise ServiceError(f"nginx did not start: {error}\n{said}") from error
-        return self
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port)):
-            return True
-        return False
-
-    def __exit__(self, *error: object) -> None:
-        self._process.terminate()  # and so its workers
-        self._process.wait()
-        shutil.rmtree(self.folder)
+        command = "nginx -e stderr -c {folder}/nginx.conf"
+        super().__init__(command, "nginx.conf", _CHANGES_OF_NGINX, _NGINX, at=at, path=path, passed=passed)
 
 
-def _started(folder: Path, name: str, *arguments: str) -> subprocess.Popen[bytes]:
-    program = shutil.which(name, path="/usr/sbin:/usr/bin:/usr/local/sbin:/usr/local/bin")
-    if program is None:
-        raise ServiceError(f"{name} is missing. Install it with: sudo apt-get install {name}")
-    with (folder / "log").open("wb") as log:
-        return subprocess.Popen(
-            [program, *arguments], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd="/", **account()
-        )
-
-
-def _write_certificate(folder: Path) -> ssl.SSLContext:
-    """Write a certificate with its key, and return the context of somebody who believes it."""
-    certificate = _certificate()
-    (folder / "site.pem").write_bytes(certificate)
-    return ssl.create_default_context(cadata=certificate[certificate.index(b"-----BEGIN CERT") :].decode())
-
-
-class Client:
+class BalancedClient(Client):
     """Somebody with a browser of their own, who keeps the connection to the balancer as browsers do.
 
     Attributes:
@@ -202,50 +154,32 @@ class Client:
             for none.
     """
 
-    def __init__(self, balancer: Balancer, cookie: str = "") -> None:
-        self.cookie = cookie
+    def __init__(self, balancer: Balancer, cookies: Mapping[str, str] | None = None) -> None:
+        super().__init__(balancer.url, cookies, JSON, tls=balancer.tls, keep=True)
         self.counts: list[int] = []
         self.failures: list[tuple[float, int]] = []
         balancer.clients.append(self)
-        self._connection = http.client.HTTPSConnection("127.0.0.1", balancer.port, timeout=60, context=balancer.tls)
 
-    def ask(self, method: str, path: str, form: Mapping[str, str] | None = None) -> tuple[int, Any]:
-        """Send one request, keep the cookie that comes, and return the status and what the JSON says, if it is any."""
-        body = urlencode(form) if form else None
-        headers = {**_JSON, **({"Cookie": self.cookie} if self.cookie else {})}
-        if body:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        leaks.spool.sent(headers, body)
-        try:
-            self._connection.request(method, path, body, headers)
-            response = self._connection.getresponse()
-            answer = response.read()
-        except (OSError, http.client.HTTPException):
-            self._connection.close()
-            raise
-        leaks.spool.answered(f"{method} {path}", response.getheaders(), answer)
-        for line in response.headers.get_all("Set-Cookie") or []:
-            assert line.startswith("__Host-session_id=") and "; Secure" in line, "it does not know of the https"
-            self.cookie = line.split(";")[0]
-        of_json = response.headers.get_content_type() == "application/json"
-        return response.status, json.loads(answer) if of_json else None
+    def ask(self, method: str, path: str, body: str | bytes | None = None, headers: Headers | None = None) -> Response:
+        """Send one request, and return the answer of a site that knows of the https."""
+        response = super().ask(method, path, body, headers)
+        for line in response.set_cookie:
+            assert line.startswith("__Host-session_id=") and "; Secure" in line
+        return response
 
     def count(self) -> bool:
         """Visit the counter; False, and a failure noted, when the site did not answer."""
         began = time.monotonic()
         try:
-            status, told = self.ask("GET", "/counter")
+            response = self.get("/counter")
         except (OSError, http.client.HTTPException):
-            status = 0
-        if status != 200:
-            self.failures.append((began, status))
+            self.failures.append((began, 0))
             return False
-        self.counts.append(told["count"])
+        if response.status != 200:
+            self.failures.append((began, response.status))
+            return False
+        self.counts.append(response.json["count"])
         return True
-
-    def close(self) -> None:
-        """Close the connection."""
-        self._connection.close()
 
 
 class Load:
@@ -256,12 +190,12 @@ class Load:
         goes_on: whether a client goes on after a failure.
     """
 
-    def __init__(self, clients: list[Client], goes_on: bool) -> None:
+    def __init__(self, clients: list[BalancedClient], goes_on: bool) -> None:
         self.clients, self._goes_on = clients, goes_on
         self._stopped = threading.Event()
         self._threads = [threading.Thread(target=self._run, args=(client,)) for client in clients]
 
-    def _run(self, client: Client) -> None:
+    def _run(self, client: BalancedClient) -> None:
         while not self._stopped.is_set():
             if not client.count() and not self._goes_on:
                 return

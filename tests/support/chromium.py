@@ -83,14 +83,14 @@ def watch(context: BrowserContext, host: str, trouble: list[str]) -> None:
 
     def console(message: Any) -> None:
         # Chromium reports the status of an error page itself, as an error of the page that it is.
-        leaks.spool.wrote("console", message.text)
+        leaks.recorder.wrote("console", message.text)
         own = message.location["url"] == message.page.url and message.text.startswith("Failed to load resource")
         if message.type in ("error", "warning") and not own:
             trouble.append(f"{message.page.url}: {message.type}: {message.text}")
 
     def request(request: Request) -> None:
-        leaks.spool.wrote("address", request.url)
-        leaks.spool.sent({}, request.post_data_buffer)
+        leaks.recorder.wrote("address", request.url)
+        leaks.recorder.sent((), request.post_data_buffer)
         if urlsplit(request.url).netloc != host:
             trouble.append(f"a request went to {request.url}")
 
@@ -102,9 +102,9 @@ def watch(context: BrowserContext, host: str, trouble: list[str]) -> None:
 def keep(context: BrowserContext) -> None:
     """Keep for the search for secrets what a browser profile shows at the end of a test, and its session cookies."""
     for page in context.pages:
-        leaks.spool.wrote("page", page.content())
+        leaks.recorder.wrote("page", page.content())
     for cookie in context.cookies():
-        leaks.spool.cookie(f"{cookie['name']}={cookie['value']}")
+        leaks.recorder.cookie(f"{cookie['name']}={cookie['value']}")
 
 
 def sign_in(page: Page, password: str) -> None:

@@ -1,6 +1,6 @@
 """Whether a password or the id of a session came out anywhere: what the tests wrote, and a search through all of it.
 
-Whoever talks to a site in a test tells the spool what came back, and apart from that each secret it saw: the session
+Whoever talks to a site in a test tells the recorder what came back, and apart from that each secret it saw: the session
 cookies in Set-Cookie, the passwords it sent. Each Site adds what it printed, logged and stored. The last test of the
 run (tests/web/test_leaks.py) searches all of it, since an id may be logged long after the answer that set it.
 """
@@ -12,7 +12,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from typing import Protocol
 from urllib.parse import parse_qs, quote, quote_plus, urlsplit
 
@@ -35,7 +35,7 @@ class Source(Protocol):
         """Return what it has written so far, as pairs of a place and a text."""
 
 
-class Spool:
+class Recorder:
     """What was written, each line of a place once, and the secrets.
 
     It is kept in memory: a file would fail in the tests of a full disk, which limit how large a file may grow.
@@ -94,14 +94,14 @@ class Spool:
             self.ids.add(id)
             self._add_token(token)
 
-    def sent(self, headers: Mapping[str, str], body: str | bytes | None = None) -> None:
+    def sent(self, headers: Iterable[tuple[str, str]], body: bytes | None) -> None:
         """Note the secrets in a request: no page and no log may repeat an id that somebody presents, known or not."""
-        for name, value in headers.items():
+        for name, value in headers:
             for id, token in _SESSION.findall(value) if name.lower() == "cookie" else ():
                 if len(set(id)) >= _LETTERS:
                     self.ids.add(id)
                     self._add_token(token)
-        text = body.decode("latin-1") if isinstance(body, bytes) else body or ""
+        text = (body or b"").decode("latin-1")
         if any(f"{field}=" in text for field in PASSWORD_FIELDS):
             fields = parse_qs(text)
             others = {value for name, values in fields.items() if name not in PASSWORD_FIELDS for value in values}
@@ -174,7 +174,7 @@ class Keep(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the line, and the traceback if there is one."""
-        spool.wrote("log", self.format(record))
+        recorder.wrote("log", self.format(record))
 
 
-spool = Spool()
+recorder = Recorder()

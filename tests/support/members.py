@@ -7,9 +7,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import cherrypy
 import pytest
@@ -17,8 +16,9 @@ import pytest
 import sessions
 from sessions import Session, Store
 from sessions.registry import backend, registry
+from tests.support.application import application
 from tests.support.backends import BACKENDS, options_of
-from tests.support.wsgi import Answer, Client, application
+from tests.support.client import Response, WsgiClient
 
 MODES = ("implicit", "early", "explicit")
 Work = Callable[[Session], Any]
@@ -73,42 +73,39 @@ class Pages:
         return str(self.works.pop(path[-1])(cherrypy.session))
 
 
-@dataclass
-class Browser(Client):
+class Browser(WsgiClient):
     """Somebody with a cookie jar in front of the site."""
 
-    pages: Pages = field(default_factory=Pages)
+    def __init__(self, app: cherrypy.Application, pages: Pages) -> None:
+        super().__init__(app)
+        self.pages = pages
 
-    def do(self, work: Work) -> Answer:
+    def do(self, work: Work) -> Response:
         """Send one request, in which a page does `work`."""
         return self.get(self.pages.add(work))
 
-    def ask(self, work: Work) -> str:
+    def run(self, work: Work) -> str:
         """Return what `work` returns, in a request that succeeds."""
         answer = self.do(work)
         assert answer.status == 200, answer.text
         return answer.text
 
-    def meanwhile(self, work: Work) -> Answer:
+    def meanwhile(self, work: Work) -> Response:
         """Do the same in a thread of its own, while another request of the test is under way."""
-        answers: list[Answer] = []
+        answers: list[Response] = []
         thread = threading.Thread(target=lambda: answers.append(self.do(work)))
         thread.start()
         thread.join(30)
         assert answers, "the request does not end"
         return answers[0]
 
-    def sign_in(self, user: str = "ada", remember: bool = False) -> Browser:
-        self.ask(lambda session: session.sign_in(user, remember))
+    def sign_in(self, user: str = "ada", remember: bool = False) -> Self:
+        self.run(lambda session: session.sign_in(user, remember))
         return self
 
     def user(self) -> str | None:
-        name = self.ask(lambda session: session.user)
+        name = self.run(lambda session: session.user)
         return None if name == "None" else name
-
-    def twin(self) -> Browser:
-        """Return somebody who has a copy of the cookie."""
-        return Browser(self.app, dict(self.jar), self.pages)
 
 
 class SignInApp:
@@ -130,7 +127,7 @@ class SignInApp:
         return time.time() + self.ahead
 
     def browser(self) -> Browser:
-        return Browser(self.app, {}, self.pages)
+        return Browser(self.app, self.pages)
 
     def signed_in(self, user: str = "ada", remember: bool = False) -> Browser:
         """Return somebody who has just signed in."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import os
 import shutil
 import signal
@@ -12,9 +11,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode, urlsplit
 
 import argon2
 import pytest
@@ -22,15 +22,17 @@ import pytest
 from services.memcached import Memcached
 from tests.support import hashing, leaks
 from tests.support.backends import SHARED, postgresql
-from tests.support.balancer import BAD_GATEWAY, Balancer, Client, Load, wait_until
+from tests.support.balancer import BAD_GATEWAY, BalancedClient, Balancer, Load
+from tests.support.client import JSON, Client
 from tests.support.pgbouncer import PgBouncer
-from tests.support.site import ROOT, Site, folder
-from tests.support.visitor import Visitor
+from tests.support.process import ROOT, folder, wait_until
+from tests.support.site import Site
 from web import settings
 
 PASSWORD = "a horse between two processes"  # noqa: S105 - of an account that is made up here
 CLIENTS = 6
 BEHIND_PROXY = ROOT / "deploy" / "behind-proxy.conf"
+LOVELACE = {"first": "Ada", "last": "Lovelace"}
 CUT_OFF = {0, BAD_GATEWAY}  # what a visitor sees whose request a process had when it was killed
 
 
@@ -64,15 +66,13 @@ def backend(request: pytest.FixtureRequest, places: Callable[[], Path]) -> Itera
 
 
 @pytest.fixture
-def cluster(
-    backend: tuple[str, dict[str, str]], places: Callable[[], Path]
-) -> Iterator[tuple[list[Site], Balancer]]:
+def cluster(backend: tuple[str, dict[str, str]], places: Callable[[], Path]) -> Iterator[tuple[list[Site], Balancer]]:
     """Two processes of the site as in production, with the files in deploy/, and the balancer."""
     profile, environ = backend
     config: dict[str, Any] = settings.read(BEHIND_PROXY)
     config["global"]["server.drain"] = 0.8  # shorter, as are the balancer's checks
     config["users"] = {"ada": hashing.line(PASSWORD, argon2.profiles.RFC_9106_LOW_MEMORY)}
-    leaks.spool.password(PASSWORD)
+    leaks.recorder.password(PASSWORD)
     storage = places()
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(2))
@@ -83,14 +83,14 @@ def cluster(
         yield sites, stack.enter_context(Balancer(sites[0].port, sites[1].port))
 
 
-def sign_in(balancer: Balancer) -> Client:
-    client = Client(balancer)
-    assert client.ask("POST", "/login", {"username": "ada", "password": PASSWORD})[0] == 303
+def sign_in(balancer: Balancer) -> BalancedClient:
+    client = BalancedClient(balancer)
+    assert client.post("/login", {"username": "ada", "password": PASSWORD}).status == 303
     return client
 
 
-def is_signed_in(client: Client) -> bool:
-    return client.ask("GET", "/account")[1].get("user") == "ada"
+def is_signed_in(client: BalancedClient) -> bool:
+    return client.get("/account").json.get("user") == "ada"
 
 
 def test_behind_a_balancer_no_visit_is_lost_and_nobody_signed_out_over_a_kill_and_restarts(
@@ -108,7 +108,7 @@ def test_behind_a_balancer_no_visit_is_lost_and_nobody_signed_out_over_a_kill_an
     assert all(client.counts == list(range(1, len(client.counts) + 1)) for client in clients)
     assert all(map(is_signed_in, clients))
 
-    crowd = [Client(balancer, clients[0].cookie) for _ in range(8)]  # one session
+    crowd = [BalancedClient(balancer, clients[0].cookies) for _ in range(8)]  # one session
     first, before = clients[0].counts[-1], balancer.served()
     with ThreadPoolExecutor(8) as pool:
         assert all(pool.map(lambda client: all([client.count() for _ in range(10)]), crowd))
@@ -141,17 +141,17 @@ def test_several_memcached_servers_share_the_sessions_of_a_site(places: Callable
         server.start()
     try:
         with Site("memcached", env={"MEMCACHED_SERVERS": ",".join(server.address for server in servers)}) as site:
-            visitors: list[Visitor] = []
+            visitors: list[Client] = []
             while not all(map(sessions_of, servers)):
-                visitors.append(Visitor(site.url))
+                visitors.append(Client(site.url))
                 assert len(visitors) < 200 and visitors[-1].get("/counter").status == 200
             site.restart()
-            kept = [json.loads(visitor.get("/counter", Accept="application/json").body) for visitor in visitors]
+            kept = [visitor.get("/counter", **JSON).json for visitor in visitors]
             assert kept == [{"count": 2}] * len(visitors)
             servers[0].kill()
             answers = [visitor.get("/counter").status for visitor in visitors]
             assert set(answers) == {200, 503}, "its sessions are unavailable, and no others"
-            assert site.request("GET", "/healthz")[0].status == 200
+            assert site.client().get("/healthz").status == 200
     finally:
         for server in servers:
             server.stop()
@@ -168,23 +168,31 @@ def sessions_of(server: Memcached) -> int:
 
 
 class Slow:
-    """A form of which half has been sent."""
+    """A form of which half has been sent.
 
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._body = b"first=Ada&last=Lovelace"
-        self._socket = socket.create_connection(address, 30)
-        head = f"POST /name HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Length: {len(self._body)}\r\n"
-        kind = "Content-Type: application/x-www-form-urlencoded\r\n\r\n"
-        self._socket.sendall((head + kind).encode() + self._body[:9])
+    Args:
+        expect: whether to send nothing but the head, and return when that was read: somebody has said 100.
+    """
 
-    def finish(self) -> http.client.HTTPResponse:
-        """Send the other half, and return the answer."""
-        self._socket.sendall(self._body[9:])
+    def __init__(self, url: str, expect: bool = False) -> None:
+        self._url, place = url, urlsplit(url)
+        body = urlencode(LOVELACE).encode()
+        half, self._rest = (b"", body) if expect else (body[:9], body[9:])
+        head = f"POST /name HTTP/1.1\r\nHost: {place.netloc}\r\nContent-Length: {len(body)}\r\nConnection: close\r\n"
+        head += "Expect: 100-continue\r\n" if expect else ""
+        self._socket = socket.create_connection((place.hostname, place.port), 30)
+        self._socket.sendall(f"{head}Content-Type: application/x-www-form-urlencoded\r\n\r\n".encode() + half)
+        assert not expect or self._socket.recv(100).startswith(b"HTTP/1.1 100")
+
+    def finish(self) -> Client:
+        """Send the rest, and return who has sent it."""
+        self._socket.sendall(self._rest)
         response = http.client.HTTPResponse(self._socket)
         response.begin()
-        leaks.spool.answered("POST /name", response.getheaders(), response.read())
+        leaks.recorder.answered("POST /name", response.getheaders(), response.read())
         self._socket.close()
-        return response
+        assert response.status == 303
+        return Client(self._url, dict([str(response.getheader("Set-Cookie")).partition(";")[0].split("=", 1)]))
 
 
 def refuses(address: tuple[str, int]) -> bool:
@@ -197,33 +205,26 @@ def refuses(address: tuple[str, int]) -> bool:
 
 def test_a_site_that_stops_tells_the_balancer_first_then_refuses_and_finishes_what_it_has() -> None:
     with Site(config={"global": {"server.drain": 1.0, "server.shutdown_timeout": 30}}) as site:
-        address = site.address
-        with closing(http.client.HTTPConnection(*address, timeout=30)) as kept:
-            kept.request("GET", "/healthz")
-            assert kept.getresponse().read() and kept.sock is not None, "kept alive"
-            slow = Slow(address)
-            assert site.process
-            site.process.send_signal(signal.SIGTERM)
-            site.wait_until(lambda: site.request("GET", "/healthz")[0].status == 503, "tell the balancer")
-            kept.request("GET", "/counter")
-            last = kept.getresponse()
-            assert last.status == 200 and last.getheader("Connection") == "close"
-            leaks.spool.answered("GET /counter", last.getheaders(), last.read())
-        site.wait_until(lambda: refuses(address), "refuse the next")
+        kept = Client(site.url, keep=True)
+        kept.get("/healthz")
+        slow = Slow(site.url)
+        site.process.send_signal(signal.SIGTERM)
+        site.wait_until(lambda: site.client().get("/healthz").status == 503, "tell the balancer")
+        last = kept.get("/counter")
+        assert last.status == 200 and last.headers["connection"] == "close"
+        kept.close()
+        site.wait_until(lambda: refuses(site.address), "refuse the next")
         assert site.process.poll() is None
-        answer = slow.finish()
-        assert answer.status == 303
+        named = slow.finish()
         assert site.process.wait(30) == 0
         site.restart()
-        cookie = {"Cookie": str(answer.getheader("Set-Cookie")).split(";")[0], "Accept": "application/json"}
-        assert json.loads(site.request("GET", "/hello", cookie)[1]) == {"first": "Ada", "last": "Lovelace"}
+        assert named.get("/hello", **JSON).json == LOVELACE
 
 
 def test_a_second_signal_ends_the_wait_for_the_balancer() -> None:
     with Site(config={"global": {"server.drain": 600}}) as site:
-        assert site.process
         site.process.send_signal(signal.SIGTERM)
-        site.wait_until(lambda: site.request("GET", "/healthz")[0].status == 503, "tell the balancer")
+        site.wait_until(lambda: site.client().get("/healthz").status == 503, "tell the balancer")
         assert site.stop() == 0
 
 
@@ -237,10 +238,10 @@ def test_honcho_runs_two_processes_of_the_procfile_on_ports_of_their_own() -> No
     environ = {"HOST": "127.0.0.1", "PATH": path, "PORT": str(two_ports()), "PYTHONUNBUFFERED": "1"}
     with Site(command="honcho --no-colour start -c web=2", env=environ) as site:
         site.wait_until(lambda: len(urls(site)) == 2, "start both")
-        visitor = Visitor(urls(site).pop())
+        visitor = Client(urls(site).pop())
         assert visitor.get("/counter").status == 200
         for url in urls(site):
-            assert Visitor(url, dict(visitor.cookies)).get("/counter", Accept="application/json").json["count"] > 1
+            assert Client(url, visitor.cookies).get("/counter", **JSON).json["count"] > 1
         assert site.stop() == 143  # honcho's own way to say that it was ended by a signal
         assert "SIGKILL" not in site.output() and "Traceback" not in site.output()
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlencode
 
 import pytest
 
 import app
 from auth.demo import demo_account
-from tests.support.site import CLEANED, Site, folder, free_port, run
+from services import free_port
+from tests.support.process import CLEANED, folder
+from tests.support.site import Site, run
 from web.settings import ENVIRONMENT, ROOT, SITE_CONF, Sections, StartError, load_settings, read
 
 
@@ -28,7 +28,7 @@ def scratch() -> Iterator[Path]:
 
 
 def profile_of(site: Site) -> str:
-    return str(json.loads(site.request("GET", "/healthz")[1])["profile"])
+    return str(site.client().get("/healthz").json["profile"])
 
 
 # --- a start that is refused ------------------------------------------------------------------------------------------
@@ -92,6 +92,14 @@ def test_an_unreadable_extra_config_is_named(scratch: Path) -> None:
         (b"[global]\nserver.socket_port = 'ten'", "port ten"),
         (b"[global]\nserver.socket_port = 0\n[/]\ntools.sessions.timout = 5", "timout"),
         (b"[global]\nserver.socket_port = 0\n[/]\ntools.sessions.storage_type = 'fiel'", "fiel"),
+        (
+            b"[global]\nserver.socket_port = 0\nsessionFilter.on = True",
+            "sessionFilter.on in [global] is a name of CherryPy",
+        ),
+        (b"[global]\nserver.socket_port = 0\n[session]\ntimeout = 5", "timeout in [session] is a name of CherryPy 0.9"),
+        (b"[global]\nserver.socket_port = 0\n[session]\nstorageType=shop", "python -m sessions convert"),
+        (b"[/]\ntools.sessions.get_db = shop.connect", "python -m sessions convert"),
+        (b"[global]\nserver.socket_port = 0\ntools.sessions.timeout = 5", "timeout in [global] has no effect here"),
     ],
 )
 def test_a_malformed_extra_config_is_told_what_is_wrong(scratch: Path, text: bytes, expected: str) -> None:
@@ -194,15 +202,14 @@ def test_an_account_of_the_configuration_takes_the_place_of_the_demo_account() -
 
 def hint_for(site: Site, host: str) -> bool:
     """Return whether the sign-in page shows a password to somebody who calls the site by this name."""
-    body = site.request("GET", "/login", {"Host": host})[1]
-    return b"with the password" in body
+    return "with the password" in site.client().get("/login", host=host).text
 
 
 def test_the_sign_in_page_shows_the_password_to_this_machine_alone() -> None:
     with Site("ram") as site:
         port = site.port
         password = re.findall(r"Sign in as ada with the password (\S+)", site.output())[0]
-        assert password.encode() in site.request("GET", "/login")[1]
+        assert password in site.client().get("/login").text
         for host in ("localhost", f"localhost:{port}", f"127.0.0.1:{port}", f"[::1]:{port}", "LOCALHOST"):
             assert hint_for(site, host), host
         # Their owners can let them lead here, and then read this page from one of their own (DNS rebinding).
@@ -214,9 +221,7 @@ def test_a_public_address_has_no_demo_account_and_the_console_says_so() -> None:
     everywhere = ["--host", "0.0.0.0"]  # noqa: S104 - it is the point here
     with Site("ram", args=everywhere, env={"DEMO_PASSWORD": GIVEN}) as site:
         assert NONE in site.output() and "[users]" in site.output()
-        form = {"Content-Type": "application/x-www-form-urlencoded"}
-        body = urlencode({"username": "ada", "password": GIVEN}).encode()
-        assert site.request("POST", "/login", form, body)[0].status == 403
+        assert site.client().post("/login", {"username": "ada", "password": GIVEN}).status == 403
 
 
 def test_another_server_has_the_demo_account_only_if_its_password_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -261,8 +266,8 @@ def test_a_word_that_is_no_command_is_refused() -> None:
 @pytest.mark.parametrize("screen", [False, True])
 def test_the_console_shows_each_note_once_and_the_engine_only_if_asked(screen: bool) -> None:
     with Site("ram", config={"global": {"log.screen": screen}}) as site:
-        site.request("POST", "/logout", {"Origin": "null"})
+        site.client().post("/logout", origin="null")
         assert len(re.findall("SESSIONS cross-site request refused", site.output())) == 1
-        site.request("GET", "/account", {"Cookie": f"session_id={'A' * 43}"})
+        site.client().get("/account", cookie=f"session_id={'A' * 43}")
         assert len(re.findall("SESSIONS unknown id presented", site.output())) == 1
         assert ("ENGINE" in site.output()) is screen

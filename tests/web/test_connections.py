@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import http.client
-import re
 import select
 import socket
 import ssl
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
-from http.client import HTTPResponse
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sessions.locks import MAX_WAITING
-from tests.support.site import START_SECONDS, Site, folder
+from tests.support.process import START_SECONDS
+from tests.support.site import Site
 from web.server import Server
 
 MANY = 40  # four times as many as the site has threads
@@ -45,9 +44,10 @@ CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 class SecureSite(Site):
     """The site by https, with a certificate of its own."""
 
-    def __init__(self, profile: str, config: dict[str, dict[str, Any]]) -> None:
-        place = folder()
-        key, certificate = place / "key.pem", place / "site.pem"
+    scheme = "https"
+
+    def _write(self, config: dict[str, dict[str, Any]]) -> Path:
+        key, certificate = self.scratch / "key.pem", self.scratch / "site.pem"
         subprocess.run(
             ["openssl", "req",  # noqa: S607
              "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days",
@@ -56,18 +56,8 @@ class SecureSite(Site):
         )  # fmt: skip
         key.chmod(0o644)
         self.tls = ssl.create_default_context(cafile=str(certificate))
-        files = {"server.ssl_certificate": str(certificate), "server.ssl_private_key": str(key)}
-        super().__init__(profile, config={**config, "global": {**config.get("global", {}), **files}})
-
-    @property
-    def url(self) -> str:
-        return str(re.findall(r"https://\S+:\d+", self.output())[-1])
-
-    def request(self, method: str, path: str, *args: Any) -> tuple[HTTPResponse, bytes]:
-        with closing(http.client.HTTPSConnection(*self.address, timeout=START_SECONDS, context=self.tls)) as connection:
-            connection.request(method, path)
-            response = connection.getresponse()
-            return response, response.read()
+        config["global"] |= {"server.ssl_certificate": str(certificate), "server.ssl_private_key": str(key)}
+        return super()._write(config)
 
 
 def a_site(scheme: str, **options: Any) -> Site:
@@ -101,7 +91,7 @@ def plain(site: Site, stack: ExitStack, sent: bytes = b"", buffer: int = 1 << 18
 def connected(site: Site, stack: ExitStack, sent: bytes = b"", buffer: int = 1 << 18) -> socket.socket:
     """Connect, with TLS if the site speaks it, and send these bytes."""
     connection = plain(site, stack, b"", buffer)
-    if isinstance(site, SecureSite):
+    if site.tls:
         connection = stack.enter_context(site.tls.wrap_socket(connection, server_hostname="127.0.0.1"))
     connection.sendall(sent)
     return connection
@@ -134,7 +124,7 @@ def waits(connection: socket.socket) -> bool:
 
 
 def assert_others_are_served(site: Site, stack: ExitStack) -> None:
-    assert site.request("GET", "/healthz")[0].status == 200
+    assert site.client().get("/healthz").status == 200
     assert answers(connected(site, stack, FORM), 1)[0][0] == 303
 
 
@@ -219,7 +209,7 @@ def test_whoever_takes_no_answer_keeps_nobody_waiting(site: Site, stack: ExitSta
     """More than fits into the buffers of the system, from more clients than there are threads."""
     deaf = [connected(site, stack, GET.replace(b"/healthz", b"/login") * 100, 1) for _ in range(12)]
     for _ in range(100):
-        assert site.request("GET", "/healthz")[0].status == 200
+        assert site.client().get("/healthz").status == 200
     assert [status for status, _ in answers(deaf[0], 100)] == [200] * 100
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import http.client
-import json
 import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -19,12 +16,11 @@ import pytest
 
 from services.memcached import Memcached
 from tests.conftest import PASSWORD
-from tests.support import leaks
 from tests.support.backends import SHARED, environment_of
-from tests.support.balancer import wait_until
-from tests.support.site import ROOT, Site, folder
-from tests.support.visitor import Visitor
-from tests.web.test_cluster import Slow
+from tests.support.client import JSON, Client
+from tests.support.process import ROOT, folder, wait_until
+from tests.support.site import Site
+from tests.web.test_cluster import LOVELACE, Slow
 
 COMMAND = (
     f"{sys.executable} -m gunicorn --config deploy/gunicorn.conf.py --bind 127.0.0.1:$PORT --no-control-socket "
@@ -40,42 +36,37 @@ def gunicorn(request: pytest.FixtureRequest) -> Iterator[Site]:
         yield site
 
 
-class Guest(Visitor):
-    """Not a Witness: gunicorn names itself in the Server header, without its version, whatever the site says."""
+class Guest(Client):
+    """Not a CheckedClient: gunicorn names itself in the Server header, without its version, whatever the site says."""
 
     def count(self) -> int:
-        return int(self.get("/counter", Accept="application/json").json["count"])
+        return int(self.get("/counter", **JSON).json["count"])
 
 
 def test_two_workers_of_gunicorn_share_the_sessions_and_stop_gracefully(gunicorn: Site) -> None:
     visitor = Guest(gunicorn.url)
     assert visitor.post("/login", {"username": "ada", "password": PASSWORD}).status == 303 and visitor.count() == 1
     with ThreadPoolExecutor(8) as pool:
-        twins = [Guest(visitor.url, dict(visitor.cookies)) for _ in range(8)]
-        counts = pool.map(lambda twin: [twin.count() for _ in range(10)], twins)
+        counts = pool.map(lambda twin: [twin.count() for _ in range(10)], [visitor.twin() for _ in range(8)])
         assert sorted(sum(counts, [])) == list(range(2, 82))
     assert len(set(re.findall(r"answered by <?(\d+)", gunicorn.output()))) == 2
 
-    slow = Slow(gunicorn.address)
-    assert gunicorn.process
+    slow = Slow(gunicorn.url)
     gunicorn.process.send_signal(signal.SIGTERM)
     gunicorn.wait_until(lambda: "Handling signal: term" in gunicorn.output(), "hear the signal")
-    answer = slow.finish()
-    assert answer.status == 303
+    named = slow.finish()
     assert gunicorn.process.wait(30) == 0 and "Traceback" not in gunicorn.output()
     gunicorn.restart()
-    assert visitor.get("/account", Accept="application/json").json["user"] == "ada" and visitor.count() == 82
-    named = {"Cookie": str(answer.getheader("Set-Cookie")).split(";")[0], "Accept": "application/json"}
-    assert json.loads(gunicorn.request("GET", "/hello", named)[1]) == {"first": "Ada", "last": "Lovelace"}
+    assert visitor.get("/account", **JSON).json["user"] == "ada" and visitor.count() == 82
+    assert named.get("/hello", **JSON).json == LOVELACE
 
 
 def test_the_configuration_in_deploy_is_for_production_behind_a_proxy() -> None:
     command = COMMAND.format(more="").replace("'app:create_app()'", "")
     with Site(command=command, env={"PROFILE": "file"}) as site:
-        answer = site.request("GET", "/counter", {"X-Forwarded-Proto": "https", "X-Forwarded-For": "192.0.2.7"})[0]
-        assert str(answer.getheader("Set-Cookie")).startswith("__Host-session_id=")
-        assert answer.getheader("Strict-Transport-Security")
-        assert Guest(site.url).post("/login", {"username": "ada"}, **{"X-Forwarded-For": "192.0.2.7"}).status == 403
+        answer = site.client().get("/counter", x_forwarded_proto="https", x_forwarded_for="192.0.2.7")
+        assert answer.set_cookie[0].startswith("__Host-session_id=") and answer.headers["strict-transport-security"]
+        assert site.client().post("/login", {"username": "ada"}, x_forwarded_for="192.0.2.7").status == 403
         site.wait_until(lambda: "address=192.0.2.7" in site.output(), "log whom the proxy named")
     with pytest.raises(AssertionError, match="DEMO_PASSWORD is set, and production has no demo account"):
         Site(command=command, env={"PROFILE": "file", "DEMO_PASSWORD": PASSWORD})
@@ -87,34 +78,6 @@ RAM = COMMAND.replace("-m gunicorn", str(Path(sys.executable).with_name("gunicor
     "'app:create_app()'",
     "--workers 1 \"app:create_app('ram', {{'/': {{'tools.sessions.snapshot_path': '$STORAGE_PATH/snapshot'}}}})\"",
 )
-
-
-class UnderWay:
-    """A form of which a worker has read the head: it has said 100."""
-
-    def __init__(self, address: tuple[str, int]) -> None:
-        self._body = b"first=Ada&last=Lovelace"
-        self._socket = socket.create_connection(address, 30)
-        head = (
-            f"POST /name HTTP/1.1\r\nHost: {address[0]}:{address[1]}\r\nContent-Length: {len(self._body)}\r\n"
-            "Content-Type: application/x-www-form-urlencoded\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"
-        )
-        self._socket.sendall(head.encode())
-        assert self._socket.recv(100).startswith(b"HTTP/1.1 100")
-
-    def finish(self) -> dict[str, str]:
-        """Send the body, and return the headers by which the visitor is known from then on."""
-        self._socket.sendall(self._body)
-        response = http.client.HTTPResponse(self._socket)
-        response.begin()
-        leaks.spool.answered("POST /name", response.getheaders(), response.read())
-        self._socket.close()
-        assert response.status == 303
-        return {"Cookie": str(response.getheader("Set-Cookie")).split(";")[0], "Accept": "application/json"}
-
-
-def name_of(site: Site, headers: dict[str, str]) -> object:
-    return json.loads(site.request("GET", "/hello", headers)[1])
 
 
 def workers(site: Site) -> list[int]:
@@ -133,12 +96,12 @@ def wait_for(site: Site, text: str, times: int = 1) -> None:
 def test_the_worker_that_has_the_sessions_is_replaced_and_nothing_is_lost(more: str) -> None:
     with Site(command=RAM.format(more=more)) as site:
         visitor = Guest(site.url)
-        assert site.process and visitor.count() == 1
+        assert visitor.count() == 1
 
-        request = UnderWay(site.address)
+        request = Slow(site.url, expect=True)
         site.process.send_signal(signal.SIGHUP)
         wait_for(site, "This worker waits: snapshot_path: another process uses")
-        assert name_of(site, request.finish()) == {"first": "Ada", "last": "Lovelace"}
+        assert request.finish().get("/hello", **JSON).json == LOVELACE
         assert visitor.count() == 2
 
         site.process.send_signal(signal.SIGUSR1)  # for logs: it ends nothing
@@ -157,13 +120,13 @@ def test_the_worker_that_has_the_sessions_is_replaced_and_nothing_is_lost(more: 
         wait_for(site, "Worker exiting", 3)
         assert visitor.count() == 8
 
-        request = UnderWay(site.address)
+        request = Slow(site.url, expect=True)
         site.process.send_signal(signal.SIGTERM)
         wait_for(site, "Handling signal: term")
         named = request.finish()
         assert site.process.wait(30) == 0 and "Traceback" not in site.output()
         site.restart()
-        assert visitor.count() == 9 and name_of(site, named) == {"first": "Ada", "last": "Lovelace"}
+        assert visitor.count() == 9 and named.get("/hello", **JSON).json == LOVELACE
 
 
 @pytest.mark.parametrize("more", ["", "--preload"], ids=["gthread", "preload"])
@@ -171,15 +134,15 @@ def test_a_new_gunicorn_takes_over_from_the_old_one(more: str) -> None:
     """SIGUSR2, then SIGTERM for the old one, which has a request under way."""
     with Site(command=RAM.format(more=more)) as site:
         visitor = Guest(site.url)
-        assert site.process and visitor.count() == 1
+        assert visitor.count() == 1
         site.process.send_signal(signal.SIGUSR2)
         wait_for(site, "This worker waits")
         assert visitor.count() == 2
-        request = UnderWay(site.address)
+        request = Slow(site.url, expect=True)
         site.process.send_signal(signal.SIGTERM)
         named = request.finish()
         assert site.process.wait(30) == 0
-        assert visitor.count() == 3 and name_of(site, named) == {"first": "Ada", "last": "Lovelace"}
+        assert visitor.count() == 3 and named.get("/hello", **JSON).json == LOVELACE
         os.kill(int(re.findall(r"\[(\d+)\] \[INFO\] Starting gunicorn", site.output())[1]), signal.SIGTERM)
         wait_until(lambda: site.output().count("Shutting down: Master") == 2, "the new gunicorn has stopped")
         site.restart()
@@ -217,21 +180,19 @@ def test_gevent_workers_share_the_sessions_and_stop_gracefully(profile: str) -> 
         visitor = Guest(site.url)
         assert visitor.count() == 1
         with ThreadPoolExecutor(8) as pool:
-            twins = [Guest(visitor.url, dict(visitor.cookies)) for _ in range(8)]
-            counts = pool.map(lambda twin: [twin.count() for _ in range(10)], twins)
+            counts = pool.map(lambda twin: [twin.count() for _ in range(10)], [visitor.twin() for _ in range(8)])
             assert sorted(sum(counts, [])) == list(range(2, 82))
-        request = UnderWay(site.address)
-        assert site.process
+        request = Slow(site.url, expect=True)
         site.process.send_signal(signal.SIGTERM)
         wait_for(site, "Handling signal: term")
         named = request.finish()
         assert site.process.wait(30) == 0 and "Traceback" not in site.output()
         site.restart()
-        assert visitor.count() == 82 and name_of(site, named) == {"first": "Ada", "last": "Lovelace"}
+        assert visitor.count() == 82 and named.get("/hello", **JSON).json == LOVELACE
 
 
 def test_gevent_that_replaces_the_threads_too_late_is_refused_before_visitors_share_a_session() -> None:
-    code = "import cherrypy, gevent.monkey as m; m.patch_all(); from tests.support import wsgi"
-    code += "; wsgi.application(wsgi.Counter())"
+    code = "import cherrypy, gevent.monkey as m; m.patch_all(); from tests.support import application as a"
+    code += "; a.application(a.Counter())"
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert ended.returncode == 1 and "ConfigError: gevent has replaced Python's threads after" in ended.stderr

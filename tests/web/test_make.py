@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.site import environment, folder
+from tests.support.process import environment, folder
 from web.settings import ROOT
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 import pytest
 
 import app
-from tests.support.site import ROOT, Site, account, environment, folder, run
-from tests.support.visitor import Visitor
+from tests.support.client import Client
+from tests.support.process import ROOT, account, environment, folder
+from tests.support.site import Site, run
 from web.settings import read
 from web.starter import ALONG
 
@@ -85,7 +86,7 @@ def test_a_new_site_takes_a_page_as_its_readme_says_and_passes_its_checks_and_te
 
     add_page(site)
     with Site("file", root=site, env={"DEMO_PASSWORD": "cloakroom for teapots", "MOUNT": ""}) as running:
-        visitor = Visitor(running.url, headers={"Accept": "text/html"})
+        visitor = Client(running.url, headers={"Accept": "text/html"})
         assert "<h1>Teapots: 7</h1>" in visitor.get("/stock/").text
         front = visitor.get("/").text
         assert f"<h1>{NAME}</h1>" in front and f"– {NAME}</title>" in front and "Lesson" not in front
@@ -107,7 +108,7 @@ def test_deleting_folders_and_two_lines_leaves_such_a_site_too(place: Path) -> N
     kept = [line for line in lines if not line.startswith(("mount.lessons", "mount.lab"))]
     (site / "site.conf").write_text("".join(kept))
     with Site("ram", root=site, env={"MOUNT": ""}) as running:
-        visitor = Visitor(running.url)
+        visitor = Client(running.url)
         assert [visitor.get(path).status for path in ("/", "/login", "/counter")] == [200, 200, 404]
     make(set_up(site), "check")
     collected = "ARGS=--collect-only -q -p no:cacheprovider"

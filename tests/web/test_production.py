@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlencode
 
 import argon2
 import cherrypy
@@ -19,9 +17,9 @@ import pytest
 import app
 import sessions
 from tests.support import hashing
-from tests.support.site import Site, folder, run
-from tests.support.visitor import Answer, Visitor
-from tests.support.witness import JSON, SECURITY, place
+from tests.support.client import JSON, SECURITY, Client, Response, WsgiClient
+from tests.support.process import folder
+from tests.support.site import Site, run
 from web import production
 from web.server import trusted_proxies
 from web.settings import SITE_CONF, Sections, StartError, load_settings, read
@@ -152,7 +150,8 @@ def test_an_unsafe_setting_of_global_is_refused_too() -> None:
     """CherryPy looks there for what neither the path nor [/] sets."""
     with pytest.raises(StartError, match=r"httponly is False in \[global\]"):
         app.create_app("ram", {"global": {"tools.sessions.httponly": False}}, production=True)
-    sessions.close_stores(app.create_app("ram", {"global": {"tools.sessions.secure": False}}, production=True))
+    with pytest.raises(sessions.ConfigError, match=r"tools\.sessions\.secure in \[global\] has no effect here"):
+        app.create_app("ram", {"global": {"tools.sessions.secure": False}}, production=True)
 
 
 @pytest.mark.parametrize("section", ["global", "/", "/login"])
@@ -272,16 +271,16 @@ def site() -> Iterator[Site]:
 
 
 @pytest.fixture
-def visitor(site: Site) -> Visitor:
+def visitor(site: Site) -> Client:
     """Somebody who comes by https, through the proxy."""
-    return Visitor(site.url, headers=BEHIND, address=PROXY)
+    return Client(site.url, headers=BEHIND, address=PROXY)
 
 
-def signed_in(visitor: Visitor, password: str) -> Answer:
+def signed_in(visitor: Client, password: str) -> Response:
     return visitor.post("/login", {"username": "ada", "password": password}, **JSON)
 
 
-def test_behind_a_proxy_the_cookie_is_for_this_host_and_https_only(visitor: Visitor) -> None:
+def test_behind_a_proxy_the_cookie_is_for_this_host_and_https_only(visitor: Client) -> None:
     answer = signed_in(visitor, PASSWORD)
     [line] = answer.set_cookie
     attributes = {part.strip().partition("=")[0].lower(): part.partition("=")[2] for part in line.split(";")[1:]}
@@ -293,22 +292,22 @@ def test_behind_a_proxy_the_cookie_is_for_this_host_and_https_only(visitor: Visi
 
 
 @pytest.mark.parametrize("path", ["/", "/static/favicon.svg", "/nothing", "/static/nothing"])
-def test_every_answer_by_https_asks_for_https_for_a_year(site: Site, visitor: Visitor, path: str) -> None:
+def test_every_answer_by_https_asks_for_https_for_a_year(site: Site, visitor: Client, path: str) -> None:
     expected = SECURITY | {"strict-transport-security": HSTS}
-    by_https, by_http = visitor.get(path), Visitor(site.url).get(path)
+    by_https, by_http = visitor.get(path), Client(site.url).get(path)
     assert {name: by_https.headers.get(name) for name in expected} == expected
     assert "strict-transport-security" not in by_http.headers
 
 
-def test_a_request_that_is_refused_early_has_the_headers_too(site: Site, visitor: Visitor) -> None:
+def test_a_request_that_is_refused_early_has_the_headers_too(site: Site, visitor: Client) -> None:
     answer = visitor.post("/login", **{"Content-Type": "x" * 60_000})
     assert answer.status >= 400 and answer.headers["strict-transport-security"] == HSTS
 
 
 def test_the_word_of_anybody_but_a_trusted_proxy_counts_for_nothing(site: Site) -> None:
-    liar = Visitor(site.url, headers={**BEHIND, "Forwarded": "for=192.0.2.9;proto=https"}, address="127.0.0.3")
+    liar = Client(site.url, headers={**BEHIND, "Forwarded": "for=192.0.2.9;proto=https"}, address="127.0.0.3")
     answer = liar.get("/account")
-    assert place(answer, site.url) == "/login?next=/account"
+    assert answer.redirects_to == "/login?next=/account"
     assert "strict-transport-security" not in answer.headers
     assert signed_in(liar, "wrong").status == 403
     assert "account=ada address=127.0.0.3" in site.output()
@@ -316,7 +315,7 @@ def test_the_word_of_anybody_but_a_trusted_proxy_counts_for_nothing(site: Site) 
 
 def test_the_log_has_the_address_that_the_proxy_saw(site: Site) -> None:
     forwarded = "198.51.100.1, 192.0.2.8, 10.1.2.3"  # made up by the visitor; the visitor; another proxy
-    visitor = Visitor(site.url, headers={**BEHIND, "X-Forwarded-For": forwarded}, address=PROXY)
+    visitor = Client(site.url, headers={**BEHIND, "X-Forwarded-For": forwarded}, address=PROXY)
     assert signed_in(visitor, "wrong").status == 403
     assert "account=ada address=192.0.2.8" in site.output() and "198.51.100.1" not in site.output()
 
@@ -324,8 +323,7 @@ def test_the_log_has_the_address_that_the_proxy_saw(site: Site) -> None:
 @pytest.mark.parametrize("damaged", ["", " ", ",", "unknown", "_hidden", "1.2.3.4.5", "<b>", "\xff",
                                      "192.0.2.1, nobody"])  # fmt: skip
 def test_an_address_that_makes_no_sense_is_unknown(site: Site, damaged: str) -> None:
-    visitor = Visitor(site.url, headers={**BEHIND, "X-Forwarded-For": damaged}, address=PROXY)
-    site.request("GET", "/")
+    visitor = Client(site.url, headers={**BEHIND, "X-Forwarded-For": damaged}, address=PROXY)
     before = site.output()
     assert visitor.post("/logout", Origin="null").status == 403
     assert "cross-site request refused address=unknown " in site.output().removeprefix(before)
@@ -333,13 +331,13 @@ def test_an_address_that_makes_no_sense_is_unknown(site: Site, damaged: str) -> 
 
 def test_a_host_or_scheme_that_makes_no_sense_is_ignored(site: Site) -> None:
     for name, text in (("Host", "<b>"), ("Host", "evil/.example"), ("Host", "http://evil"), ("Proto", "javascript")):
-        visitor = Visitor(site.url, headers={f"X-Forwarded-{name}": text}, address=PROXY)
+        visitor = Client(site.url, headers={f"X-Forwarded-{name}": text}, address=PROXY)
         assert visitor.get("/account").headers["location"] == f"{site.url}/login?next=/account"
 
 
 def test_of_what_several_proxies_have_added_the_last_counts(site: Site) -> None:
     told = {"X-Forwarded-Host": "evil.example, shop.example", "X-Forwarded-Proto": "http, https"}
-    answer = Visitor(site.url, headers=told, address=PROXY).get("/account")
+    answer = Client(site.url, headers=told, address=PROXY).get("/account")
     assert answer.headers["location"] == "https://shop.example/login?next=/account"
 
 
@@ -351,23 +349,24 @@ def test_nobody_is_a_proxy_unless_the_proxy_tool_is_on() -> None:
 
 
 def test_a_session_over_plain_http_is_never_silent(site: Site) -> None:
-    assert signed_in(Visitor(site.url), PASSWORD).set_cookie[0].startswith("__Host-session_id=")
+    assert signed_in(Client(site.url), PASSWORD).set_cookie[0].startswith("__Host-session_id=")
     assert re.search(r"SESSIONS a Secure cookie was set on plain http.* address=127\.0\.0\.1", site.output())
 
 
 def test_the_header_goes_with_another_servers_https_and_not_with_the_word_of_a_visitor() -> None:
     application = app.create_app("ram", production=True)
     try:
-        assert dict(called(application, "GET", "/", scheme="https")[1])["Strict-Transport-Security"] == HSTS
-        told = called(application, "GET", "/", x_forwarded_proto="https")  # tools.proxy is off
-        assert "Strict-Transport-Security" not in dict(told[1])
+        by_https = WsgiClient(application, url="https://site").get("/")
+        assert by_https.headers["strict-transport-security"] == HSTS
+        told = WsgiClient(application).get("/", x_forwarded_proto="https")  # tools.proxy is off
+        assert "strict-transport-security" not in told.headers
     finally:
         sessions.close_stores(application)
 
 
 def test_production_tells_nobody_of_a_demo_account(site: Site) -> None:
     assert "Sign in as" not in site.output() and "There is no account" not in site.output()
-    page = Visitor(site.url).get("/login")  # from this machine, by a name of this machine
+    page = Client(site.url).get("/login")  # from this machine, by a name of this machine
     assert page.status == 200 and "Sign in as" not in page.text
 
 
@@ -383,7 +382,7 @@ OWN = [{"Origin": "https://shop.example"}, {"Sec-Fetch-Site": "same-origin", "Or
 
 @pytest.mark.parametrize("told", OTHERS)
 def test_behind_a_proxy_a_request_of_another_site_is_refused_and_noted(
-    site: Site, visitor: Visitor, told: dict[str, str]
+    site: Site, visitor: Client, told: dict[str, str]
 ) -> None:
     before = site.output()
     assert visitor.post("/logout", **told).status == 403
@@ -391,11 +390,11 @@ def test_behind_a_proxy_a_request_of_another_site_is_refused_and_noted(
 
 
 @pytest.mark.parametrize("told", OWN)
-def test_behind_a_proxy_the_sites_own_request_is_taken(visitor: Visitor, told: dict[str, str]) -> None:
+def test_behind_a_proxy_the_sites_own_request_is_taken(visitor: Client, told: dict[str, str]) -> None:
     assert visitor.post("/logout", **told).status == 303
 
 
-def test_it_is_refused_before_its_body_is_read(visitor: Visitor) -> None:
+def test_it_is_refused_before_its_body_is_read(visitor: Client) -> None:
     damaged = {"Content-Type": "application/x-www-form-urlencoded;charset=nothing"}
     assert visitor.ask("POST", "/login", "username=a", damaged).status == 400
     assert visitor.ask("POST", "/login", "username=a", {**damaged, "Origin": "null"}).status == 403
@@ -414,43 +413,17 @@ class Added:
         return "changed"
 
 
-def called(
-    application: Any,
-    method: str,
-    path: str,
-    scheme: str = "http",
-    form: bytes = b"",
-    address: str = "127.0.0.1",
-    **headers: str,
-) -> tuple[str, Any, bytes]:
-    """Call a WSGI application once; status, headers and body."""
-    environ = {
-        "REQUEST_METHOD": method, "SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": "", "SERVER_NAME": "site",
-        "SERVER_PORT": "80", "SERVER_PROTOCOL": "HTTP/1.1", "HTTP_HOST": "site", "REMOTE_ADDR": address,
-        "CONTENT_TYPE": "application/x-www-form-urlencoded", "CONTENT_LENGTH": str(len(form)),
-        "wsgi.url_scheme": scheme, "wsgi.version": (1, 0), "wsgi.input": io.BytesIO(form), "wsgi.errors": io.StringIO(),
-        "wsgi.multithread": False, "wsgi.multiprocess": False, "wsgi.run_once": False,
-        **{f"HTTP_{name.upper()}": value for name, value in headers.items()},
-    }  # fmt: skip
-    started: list[tuple[str, Any]] = []
-    body = application(environ, lambda status, fields, exc_info=None: started.append((status, fields)))
-    try:
-        content = b"".join(body)
-    finally:
-        body.close()
-    return *started[-1], content
-
-
 def test_a_page_that_somebody_adds_is_covered_for_every_method_that_changes_something() -> None:
     application = app.create_app("ram")
     application.root.added, Added.changed = Added(), 0
+    visitor = WsgiClient(application)
     try:
         for method in ("POST", "PUT", "PATCH", "DELETE", "ANYTHING"):
-            status, fields, _ = called(application, method, "/added/", origin="https://evil.example")
-            assert status.startswith("403") and "Set-Cookie" not in dict(fields), method
+            answer = visitor.ask(method, "/added/", "", {"Origin": "https://evil.example"})
+            assert (answer.status, answer.set_cookie) == (403, []), method
         assert Added.changed == 0
-        assert called(application, "POST", "/added/", origin="http://site")[0].startswith("200")
-        assert called(application, "GET", "/added/", origin="https://evil.example")[0].startswith("200")
+        assert visitor.post("/added/", origin="http://site").status == 200
+        assert visitor.get("/added/", origin="https://evil.example").status == 200
         assert Added.changed == 2
     finally:
         sessions.close_stores(application)
@@ -463,17 +436,17 @@ def test_without_production_the_demo_account_is_for_this_machine_alone(monkeypat
     monkeypatch.setenv("DEMO_PASSWORD", PASSWORD)
     application = app.create_app("ram")
 
-    def sign_in(password: str, address: str, host: str) -> tuple[str, bytes, list[tuple[int, int]]]:
-        form = urlencode({"username": "ada", "password": password}).encode()
+    def sign_in(password: str, address: str, host: str) -> tuple[int, bytes, list[tuple[int, int]]]:
         with hashing.computed() as costs:
-            status, _, body = called(application, "POST", "/login", form=form, address=address, host=host)
-        return status[:3], body, list(costs)
+            visitor = WsgiClient(application, address=address)
+            answer = visitor.post("/login", {"username": "ada", "password": password}, host=host)
+        return answer.status, answer.body, list(costs)
 
     try:
         for address, host in (("127.0.0.1", "localhost:8000"), ("::1", "[::1]"), ("::ffff:127.0.0.1", "127.0.0.1")):
-            assert sign_in(PASSWORD, address, host)[0] == "303"
+            assert sign_in(PASSWORD, address, host)[0] == 303
         wrong = sign_in("wrong", "192.0.2.8", "localhost")
-        assert wrong[0] == "403"
+        assert wrong[0] == 403
         assert sign_in(PASSWORD, "192.0.2.9", "localhost") == wrong
         assert sign_in(PASSWORD, "::", "localhost") == wrong
         assert sign_in(PASSWORD, "", "localhost") == wrong, "a Unix socket"
@@ -488,7 +461,7 @@ def test_without_production_the_demo_account_is_for_this_machine_alone(monkeypat
 def test_times_in_the_log_are_utc_and_say_so_wherever_the_site_runs() -> None:
     with Site("ram", env={"TZ": "Pacific/Kiritimati"}) as site:  # 14 hours ahead
         wrong = {"username": "nobody", "password": secrets.token_urlsafe()}
-        assert Visitor(site.url).post("/login", wrong).status == 403
+        assert Client(site.url).post("/login", wrong).status == 403
         refused = next(line for line in site.output().splitlines() if "sign-in refused" in line)
     told = datetime.strptime(refused[: refused.index("]") + 1], "[%d/%b/%Y:%H:%M:%S %z]")
     assert told.utcoffset() == timedelta(0)

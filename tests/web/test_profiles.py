@@ -15,11 +15,10 @@ import pytest
 from sessions import registry
 from sessions.registry import backend
 from tests.support.backends import BACKENDS, SERVER_SIDE, SHARED, environment_of
+from tests.support.client import JSON, Client
 from tests.support.site import Site, run
-from tests.support.visitor import Visitor
 from web.settings import SITE_CONF, find_profiles, read
 
-JSON = {"Accept": "application/json"}
 PASSWORD = {"DEMO_PASSWORD": "correct horse battery staple"}
 
 
@@ -34,8 +33,8 @@ def site(profile: str) -> Iterator[Site]:
         yield site
 
 
-def signed_in(site: Site, **form: str) -> Visitor:
-    visitor = Visitor(site.url, headers=JSON)
+def signed_in(site: Site, **form: str) -> Client:
+    visitor = Client(site.url, headers=JSON)
     assert visitor.post("/login", {"username": "ada", "password": PASSWORD["DEMO_PASSWORD"], **form}).status == 303
     assert visitor.get("/account").json == {"user": "ada"}
     return visitor
@@ -46,7 +45,7 @@ def test_there_is_a_profile_for_every_backend_and_the_tests_run_on_each() -> Non
 
 
 def test_it_counts_and_keeps_the_count_over_a_restart_as_its_backend_declares(site: Site, profile: str) -> None:
-    visitor = Visitor(site.url, headers=JSON)
+    visitor = Client(site.url, headers=JSON)
     assert [visitor.get("/counter").json for _ in range(3)] == [{"count": 1}, {"count": 2}, {"count": 3}]
     assert visitor.get("/healthz").json == {"status": "ok", "profile": profile}
     site.restart()
@@ -64,13 +63,13 @@ def test_a_name_is_kept_across_pages_and_a_login_lasts_until_the_logout(site: Si
 
 def test_the_cookie_of_who_stays_signed_in_outlives_the_browser_and_no_other(site: Site) -> None:
     for form, age in (({}, ""), ({"stay": "yes"}, str(20160 * 60))):
-        visitor = Visitor(site.url)
+        visitor = Client(site.url)
         signing_in = {"username": "ada", "password": PASSWORD["DEMO_PASSWORD"], **form}
         [morsel] = visitor.post("/login", signing_in).cookies.values()
         assert morsel["max-age"] == age
 
 
-def own_reference(visitor: Visitor) -> str:
+def own_reference(visitor: Client) -> str:
     """How the visitor's own session is called in the list of devices."""
     [own] = [entry for entry in visitor.get("/account/sessions").json["sessions"] if entry["current"]]
     return str(own["reference"])
@@ -99,7 +98,7 @@ def test_one_device_ends_another_and_then_all_others(site: Site, profile: str) -
 
 
 def test_the_id_changes_at_sign_in_at_sign_out_and_when_the_password_is_asked_for_again(site: Site) -> None:
-    visitor = Visitor(site.url, headers=JSON)
+    visitor = Client(site.url, headers=JSON)
     proof = {"password": PASSWORD["DEMO_PASSWORD"]}
     visitor.get("/counter")
     ids = [visitor.cookies["session_id"]]
@@ -115,7 +114,7 @@ def test_the_id_changes_at_sign_in_at_sign_out_and_when_the_password_is_asked_fo
 
 def test_the_pages_say_what_the_backend_cannot_do_in_its_own_words(site: Site, profile: str) -> None:
     capabilities = backend(profile).store_class.capabilities
-    assert capabilities.limitations in html.unescape(Visitor(site.url).get("/counter").text)
+    assert capabilities.limitations in html.unescape(Client(site.url).get("/counter").text)
 
 
 @pytest.mark.parametrize("profile", SERVER_SIDE, indirect=True)
@@ -130,11 +129,11 @@ def test_a_copied_cookie_is_worth_nothing_after_the_logout(site: Site) -> None:
 def test_two_processes_four_clients_each_lose_no_increment(site: Site, profile: str) -> None:
     """Left to chance: 8 clients, 50 increments each."""
     with Site(profile, env=environment_of(profile), storage=site.storage) as other:
-        visitor = Visitor(site.url, headers=JSON)
+        visitor = Client(site.url, headers=JSON)
         visitor.get("/counter")
 
         def count(url: str) -> None:
-            twin = Visitor(url, dict(visitor.cookies), JSON)
+            twin = Client(url, visitor.cookies, JSON)
             for _ in range(50):
                 assert twin.get("/counter").status == 200
 
@@ -148,7 +147,7 @@ def test_two_time_zones_on_one_store_agree_on_when_a_session_ends(site: Site, pr
     visitor = signed_in(site)
     for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # 14 hours before and 11 behind UTC
         with Site(profile, env=environment_of(profile) | PASSWORD | {"TZ": zone}, storage=site.storage) as other:
-            assert Visitor(other.url, dict(visitor.cookies), JSON).get("/account").json == {"user": "ada"}
+            assert Client(other.url, visitor.cookies, JSON).get("/account").json == {"user": "ada"}
     assert visitor.get("/account").json == {"user": "ada"}
 
 
@@ -184,7 +183,7 @@ def test_in_development_the_site_makes_a_secret_and_keeps_it_private_outside_the
         assert stat.S_IMODE(secret.stat().st_mode) == 0o600
         made = secret.read_text()
         assert len(made) >= 32
-        visitor = Visitor(site.url, headers=JSON)
+        visitor = Client(site.url, headers=JSON)
         visitor.get("/counter")
         site.restart()
         assert visitor.get("/counter").json == {"count": 2}

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import http.client
 import re
 import shutil
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from http.cookies import SimpleCookie
 from pathlib import Path
@@ -25,20 +24,18 @@ import sessions
 from auth.throttle import ACCOUNT, Throttle
 from sessions.cookies import request_cookies, unjoin
 from tests.conftest import PASSWORD
-from tests.support import leaks
+from tests.support.application import Counter, application
 from tests.support.backends import BACKENDS, options_of
-from tests.support.balancer import Balancer, Nginx
-from tests.support.site import Site, folder, mounted
-from tests.support.visitor import new_address
-from tests.support.witness import JSON, Page, send_raw
-from tests.support.wsgi import Client, Counter, application
-from tests.web.test_production import called
+from tests.support.balancer import Balancer, Nginx, Proxy
+from tests.support.client import JSON, Client, Headers, Response, WsgiClient, new_address, send_raw
+from tests.support.page import Page
+from tests.support.process import folder
+from tests.support.site import Site, mounted
 from web import csrf, settings
 from web.csrf import address_of
 from web.server import TrustedProxy
 from web.settings import ROOT, StartError
 
-Headers = list[tuple[str, str]]
 CHEROOT = """
 import sys, threading
 sys.path.insert(0, {root!r})
@@ -59,30 +56,16 @@ listener.serve()
 
 @dataclass
 class Front:
-    """A proxy in front of a site. `ask` sends a request by https, with headers as they are, also two of one name."""
+    """A proxy in front of a site. `get` and `post` send headers as they are, also two of one name."""
 
-    proxy: Balancer | Nginx
+    proxy: Proxy
     site: Site
 
-    def ask(
-        self, method: str, path: str, headers: Headers, form: dict[str, str] | None = None, address: str = "127.0.0.1"
-    ) -> tuple[int, dict[str, str], bytes]:
-        body = urlencode(form or {}) if method == "POST" else None
-        sent = [*headers, *([("Content-Type", "application/x-www-form-urlencoded")] if body else [])]
-        connection = http.client.HTTPSConnection(
-            "127.0.0.1", self.proxy.port, timeout=60, source_address=(address, 0), context=self.proxy.tls
-        )
-        leaks.spool.sent(dict(sent), body)
-        with closing(connection):
-            connection.putrequest(method, path, skip_host=any(name == "Host" for name, _ in sent))
-            for name, value in sent:
-                connection.putheader(name, value)
-            connection.putheader("Content-Length", str(len(body or "")))
-            connection.endheaders(body.encode() if body else None)
-            got = connection.getresponse()
-            answer = got.read()
-        leaks.spool.answered(f"{method} {path}", got.getheaders(), answer)
-        return got.status, {name.lower(): value for name, value in got.getheaders()}, answer
+    def get(self, path: str, headers: Headers) -> Response:
+        return self.proxy.client().ask("GET", path, None, headers)
+
+    def post(self, path: str, headers: Headers, form: dict[str, str] | None = None, address: str = "") -> Response:
+        return self.proxy.client(address).ask("POST", path, urlencode(form or {}), headers)
 
 
 @pytest.fixture(scope="module")
@@ -125,16 +108,16 @@ def front(request: pytest.FixtureRequest, by_app: Site) -> Iterator[Front]:
 def test_the_form_of_the_site_itself_is_taken_on_any_port_without_sec_fetch_site(front: Front, name: str) -> None:
     own = f"https://{name.lower()}:{front.proxy.port}"
     sent = [("Host", f"{name}:{front.proxy.port}"), ("Origin", own)]
-    status, headers, _ = front.ask("POST", "/name", sent, {"first": "Ada", "last": "Lovelace"})
-    assert (status, headers["location"]) == (303, f"{own}/hello")
+    answer = front.post("/name", sent, {"first": "Ada", "last": "Lovelace"})
+    assert (answer.status, answer.headers["location"]) == (303, f"{own}/hello")
 
 
 def test_the_log_says_what_was_compared_when_a_form_is_refused(front: Front) -> None:
     own, other = f"https://example.org:{front.proxy.port}", "https://example.org:1"
     sent = [("Host", own.partition("//")[2]), ("Origin", other)]
-    assert front.ask("POST", "/logout", sent)[0] == 403
+    assert front.post("/logout", sent).status == 403
     front.site.wait_until(lambda: f" origin={other} site={own}\n" in front.site.output(), "log it")
-    assert front.ask("POST", "/logout", [*sent[:1], ("Sec-Fetch-Site", "same-site")])[0] == 403
+    assert front.post("/logout", [*sent[:1], ("Sec-Fetch-Site", "same-site")]).status == 403
     front.site.wait_until(lambda: f"sec_fetch_site=same-site site={own}\n" in front.site.output(), "log it")
 
 
@@ -144,30 +127,29 @@ def test_one_who_guesses_slows_down_nobody_else(front: Front) -> None:
     # What a visitor says of itself, with hyphens or the underscores that WSGI makes of them, is worth nothing.
     made_up = [(name, "192.0.2.9") for name in ("X-Forwarded-For", "X_Forwarded_For", "X-Real-IP")]
     made_up.append(("Forwarded", "for=192.0.2.9;host=evil.example"))
-    tries = [front.ask("POST", "/login", [*made_up, *JSON.items()], form, guesser)[0] for _ in range(6)]
+    tries = [front.post("/login", [*made_up, *JSON.items()], form, guesser).status for _ in range(6)]
     assert tries == [403] * 5 + [429]
-    assert front.ask("POST", "/login", list(JSON.items()), form, other)[0] == 403
+    assert front.post("/login", [*JSON.items()], form, other).status == 403
     front.site.wait_until(lambda: f"address={other}\n" in front.site.output(), "log it")
     assert re.search(rf"too many tries account=\S+ address={guesser}\n", front.site.output())
     assert "192.0.2.9" not in front.site.output()
 
 
 def test_every_cookie_header_is_read(front: Front) -> None:
-    begun = front.ask("GET", "/counter", list(JSON.items()))
-    session = begun[1]["set-cookie"].partition(";")[0]
+    session = front.get("/counter", [*JSON.items()]).set_cookie[0].partition(";")[0]
     for others in (["a=1", session], [session, 'a=1; prefs={"b":1,"c":2}'], ["a=1", "b=2", session, "c=3"]):
         sent = [*(("Cookie", one) for one in others), *JSON.items()]
-        assert "set-cookie" not in (answer := front.ask("GET", "/counter", sent))[1]
-        assert answer[0] == 200
+        answer = front.get("/counter", sent)
+        assert (answer.status, answer.set_cookie) == (200, [])
     if mounted(["/cookie/read"]):
         sent = [("Cookie", "a=1"), ("Cookie", f'{session}; b={{"c":1,"d":2}}'), *JSON.items()]
-        status, _, read = front.ask("GET", "/cookie/read", sent)
-        assert status == 200 and b'"a": "1"' in read and rb'"b": "{\"c\":1,\"d\":2}"' in read
-    assert b'"count": 5' in front.ask("GET", "/counter", [("Cookie", session), *JSON.items()])[2]
+        read = front.get("/cookie/read", sent).json["cookies"]
+        assert read["a"] == "1" and read["b"] == '{"c":1,"d":2}'
+    assert front.get("/counter", [("Cookie", session), *JSON.items()]).json == {"count": 5}
 
 
 def test_over_http_2_the_crumbs_of_the_cookies_arrive(front: Front) -> None:
-    session = front.ask("GET", "/counter", list(JSON.items()))[1]["set-cookie"].partition(";")[0]
+    session = front.get("/counter", []).set_cookie[0].partition(";")[0]
     command = ["curl", "--http2", "--silent", "--cacert", str(front.proxy.folder / "site.pem"), "--write-out",
                "%{http_version}", "--header", "Accept: application/json", "--header", "Cookie: a=1", "--header",
                f"Cookie: {session}", "--header", "Cookie: b=2",
@@ -199,7 +181,7 @@ TWO = ["{}, a=1", "a=1,{}", "a=1, {}", "a=1,b=2,{},c=3", 'p={{"x":1,"y":[2,3]}},
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_session_is_found_where_the_server_has_joined_cookie_headers_by_a_comma(backend: str, tmp_path: Path) -> None:
-    client = Client(application(Reader(), **options_of(backend, tmp_path)))
+    client = WsgiClient(application(Reader(), **options_of(backend, tmp_path)))
     count = 0
     try:
         own = cherrypy._cprequest.Request  # a class of the site's own, which cannot read the last of them
@@ -207,11 +189,10 @@ def test_a_session_is_found_where_the_server_has_joined_cookie_headers_by_a_comm
             client.app.request_class = request_class
             for joined in headers:
                 client.get()
-                (cookie,) = [f"{name}={value}" for name, value in client.jar.items()]
-                twin = Client(client.app)
+                twin = WsgiClient(client.app)
                 count += 2
-                assert twin.get(cookie=joined.format(cookie)).text == str(count), joined
-                client.jar |= twin.jar
+                assert twin.get(cookie=joined.format(client.cookie)).text == str(count), joined
+                client.cookies |= twin.cookies
     finally:
         sessions.close_stores(client.app)
 
@@ -344,11 +325,11 @@ def test_several_headers_of_a_chain_of_proxies_are_read_as_one() -> None:
 def test_visitors_whose_address_nobody_knows_are_not_one(
     plain: cherrypy.Application, caplog: pytest.LogCaptureFixture
 ) -> None:
-    form = urlencode({"username": "ada", "password": "wrong"}).encode()
-    sent = {"form": form, "x_forwarded_for": "192.0.2.1"}
+    form = {"username": "ada", "password": "wrong"}
     # A socket file has no address, and some servers have a word for it; six tries of one address were one too many.
     for address in ("", "", "", "", "localhost", "unix"):
-        assert called(plain, "POST", "/login", address=address, **sent)[0][:3] == "403"
+        answer = WsgiClient(plain, address=address).post("/login", form, x_forwarded_for="192.0.2.1")
+        assert answer.status == 403
     said = [line for line in caplog.messages if "visitors have no address" in line]
     assert len(said) == 1 and "X-Forwarded-For" in said[0] and "'unix:'" in said[0]
     assert "192.0.2.1" not in caplog.text
@@ -368,7 +349,8 @@ def test_production_takes_a_socket_file_as_a_proxy_where_it_is_named() -> None:
 def test_what_servers_call_a_port_on_a_socket_file_breaks_nothing(plain: cherrypy.Application, port: str) -> None:
     """gunicorn takes it from the Host, where it finds "db8" in [2001:db8::1], and waitress says "None"."""
     for environ in ({"SERVER_PORT": port}, {"REMOTE_PORT": port}):
-        assert called(with_environ(plain, environ), "GET", "/", address="", host="[2001:db8::1]")[0][:3] == "200"
+        visitor = WsgiClient(with_environ(plain, environ), address="", url="http://[2001:db8::1]")
+        assert visitor.get("/").status == 200
 
 
 def with_environ(application: Any, more: dict[str, str]) -> Callable[..., Any]:
@@ -392,11 +374,11 @@ OTHER = [
 
 
 @pytest.mark.parametrize(("scheme", "host", "told", "status"),
-                         [*((*one, "303") for one in SAME), *((*one, "403") for one in OTHER)])  # fmt: skip
+                         [*((*one, 303) for one in SAME), *((*one, 403) for one in OTHER)])  # fmt: skip
 def test_an_origin_is_the_sites_own_in_every_spelling(
-    plain: cherrypy.Application, scheme: str, host: str, told: str, status: str
+    plain: cherrypy.Application, scheme: str, host: str, told: str, status: int
 ) -> None:
-    assert called(plain, "POST", "/logout", scheme, host=host, origin=told)[0][:3] == status
+    assert WsgiClient(plain, url=f"{scheme}://{host}").post("/logout", origin=told).status == status
 
 
 # --- below a path -----------------------------------------------------------------------------------------------------
@@ -423,20 +405,17 @@ def grafted(application: Any, mount: str) -> Any:
     return tree
 
 
-Get = Callable[..., tuple[int, dict[str, str], str]]
-
-
 @dataclass
 class Crawler:
     """Follows whatever a page names, as far as it is of the site.
 
     Attributes:
-        get: asks for a path, and returns the status, the headers and the text.
+        client: who asks.
         mount: below which everything has to be.
         seen: the status of each address.
     """
 
-    get: Get
+    client: Client
     mount: str
     seen: dict[str, int] = field(default_factory=dict)
 
@@ -448,19 +427,19 @@ class Crawler:
             if path in self.seen:
                 continue
             assert f"{path}/".startswith(f"{self.mount}/"), f"{source} leads to {path}"
-            status, headers, text = self.get(path)
-            self.seen[path] = status
-            assert status in (200, 301, 303, 403, 405), f"{source} leads to {path}: {status}"
-            if "location" in headers:
-                waiting.append((self._of_site(headers["location"]), path))
-            for line in headers.get("set-cookie", "").splitlines():
+            answer = self.client.get(path)
+            self.seen[path] = answer.status
+            assert answer.status in (200, 301, 303, 403, 405), f"{source} leads to {path}: {answer.status}"
+            if "location" in answer.headers:
+                waiting.append((self._of_site(answer.headers["location"]), path))
+            for line in answer.set_cookie:
                 (morsel,) = SimpleCookie(line).values()
                 assert morsel.key != "session_id" or morsel["path"] == self.mount, line
-            if status == 200:
+            if answer.status == 200:
                 base = f"http://site{path}"
-                waiting += [(self._of_site(urljoin(base, to)), path) for to in self._named(headers, text)]
-                if headers["content-type"].startswith("text/html"):
-                    told = self.get(path, **JSON)[2]
+                waiting += [(self._of_site(urljoin(base, to)), path) for to in self._named(answer)]
+                if answer.headers["content-type"].startswith("text/html"):
+                    told = self.client.get(path, **JSON).text
                     waiting += [(to, f"{path} in JSON") for to in re.findall(r'^{.*?": "(/[^"#]*)', told)]
 
     @staticmethod
@@ -469,56 +448,20 @@ class Crawler:
         return parts.path.replace(" ", "%20") + (f"?{parts.query}" if parts.query else "")  # as browsers do
 
     @staticmethod
-    def _named(headers: dict[str, str], text: str) -> list[str]:
-        kind = headers["content-type"].partition(";")[0]
+    def _named(answer: Response) -> list[str]:
+        kind = answer.headers["content-type"].partition(";")[0]
         if kind == "text/css":
-            return re.findall(r"url\(['\"]?([^'\")]+)", text)
+            return re.findall(r"url\(['\"]?([^'\")]+)", answer.text)
         if kind.endswith("javascript"):
-            return re.findall(r"(?:import|from)\s*\(?[\"'](\.[^\"']+)", text)
+            return re.findall(r"(?:import|from)\s*\(?[\"'](\.[^\"']+)", answer.text)
         if kind != "text/html":
             return []
         named = []
-        for _, attributes in Page(text).tags:
+        for _, attributes in Page(answer.text).tags:
             own = [attributes.get(name) for name in ("href", "src", "action", "formaction")]
             own += [value for name, value in attributes.items() if re.match("data-.*=/", f"{name}={value}")]
             named += [one for one in own if one and not one.startswith("#")]
         return [one for one in named if "//" not in one.partition("?")[0] and not one.startswith(("mailto:", "data:"))]
-
-
-def in_process(application: Any) -> Get:
-    """Return a visitor of a WSGI application, who keeps cookies of whatever path."""
-    jar: dict[str, str] = {}
-
-    def get(path: str, **headers: str) -> tuple[int, dict[str, str], str]:
-        parts, more = urlsplit(path), {name.lower().replace("-", "_"): value for name, value in headers.items()}
-        if jar:
-            more["cookie"] = "; ".join(f"{name}={value}" for name, value in jar.items())
-        environ = {"QUERY_STRING": parts.query}
-        raw = re.sub("%([0-9A-Fa-f]{2})", lambda found: chr(int(found[1], 16)), parts.path)
-        status, fields, body = called(with_environ(application, environ), "GET", raw, **more)
-        told = {name.lower(): value for name, value in fields}
-        told["set-cookie"] = "\n".join(value for name, value in fields if name == "Set-Cookie")
-        for line in told["set-cookie"].splitlines():
-            jar.update((name, morsel.coded_value) for name, morsel in SimpleCookie(line).items())
-        return int(status[:3]), told, body.decode("utf-8", "replace")
-
-    return get
-
-
-def over_http(site: Site, cookie: str = "", front: Front | None = None) -> Get:
-    """Return a visitor of a running site."""
-
-    def get(path: str, **headers: str) -> tuple[int, dict[str, str], str]:
-        more = {**headers, **({"Cookie": cookie} if cookie else {})}
-        if front:
-            status, told, body = front.ask("GET", path, list(more.items()))
-            return status, told, body.decode("utf-8", "replace")
-        response, body = site.request("GET", path, more)
-        told = {name.lower(): value for name, value in response.getheaders()}
-        told["set-cookie"] = "\n".join(response.headers.get_all("Set-Cookie") or [])
-        return response.status, told, body.decode("utf-8", "replace")
-
-    return get
 
 
 MOUNTED: dict[str, tuple[str, Callable[[Any], Any]]] = {
@@ -543,7 +486,7 @@ def test_wherever_it_is_mounted_every_link_leads_somewhere(how: str) -> None:
     mount, mounting = MOUNTED[how]
     application = app.create_app("ram")
     try:
-        crawler = Crawler(in_process(mounting(application)), mount)
+        crawler = Crawler(WsgiClient(mounting(application)), mount)
         crawler.crawl()
         assert len(crawler.seen) > 12 and {f"{mount}/static/style.css", f"{mount}/login"} <= crawler.seen.keys()
     finally:
@@ -553,26 +496,26 @@ def test_wherever_it_is_mounted_every_link_leads_somewhere(how: str) -> None:
 def test_below_a_path_that_is_not_ascii_the_pages_are_found() -> None:
     application = app.create_app("ram")
     try:
-        get = in_process(dispatcher(application, "/süd"))
-        status, headers, text = get(f"{quote('/süd')}/counter")
-        assert status == 200 and f'href="{quote("/süd")}/static/style.css"' in text
-        assert "; Path=/;" in headers["set-cookie"]  # which is wider, and which every browser takes
-        assert get(f"{quote('/süd')}/static/style.css")[0] == 200
+        visitor = WsgiClient(dispatcher(application, "/süd"))
+        answer = visitor.get(f"{quote('/süd')}/counter")
+        assert answer.status == 200 and f'href="{quote("/süd")}/static/style.css"' in answer.text
+        assert "; Path=/;" in answer.set_cookie[0]  # which is wider, and which every browser takes
+        assert visitor.get(f"{quote('/süd')}/static/style.css").status == 200
     finally:
         sessions.close_stores(application)
 
 
 def test_a_path_with_two_slashes_is_no_other_host(plain: cherrypy.Application) -> None:
     site = with_environ(plain, {"SCRIPT_NAME": "//evil.example", "PATH_INFO": "/account"})
-    status, headers, _ = called(site, "GET", "/account")
-    assert (status[:3], dict(headers)["Location"]) == ("303", "http://site/evil.example/login?next=/account")
+    answer = WsgiClient(site).get("/account")
+    assert (answer.status, answer.headers["location"]) == (303, "http://site/evil.example/login?next=/account")
 
 
 def test_an_application_can_still_be_mounted_in_the_tree_as_it_is() -> None:
     application, tree = app.create_app("ram"), cherrypy._cptree.Tree()
     try:
         assert tree.mount(application) is application
-        assert called(tree, "GET", "/counter")[0][:3] == "200"
+        assert WsgiClient(tree).get("/counter").status == 200
     finally:
         sessions.close_stores(application)
 
@@ -584,30 +527,20 @@ def below() -> Iterator[Site]:
         yield site
 
 
-def signed_in(post: Callable[[str, dict[str, str]], tuple[int, dict[str, str]]], base: str, password: str) -> str:
-    """Sign in below the path, from a page that wants it, and return the cookie."""
-    status, headers = post("/demo/login", {"username": "ada", "password": password, "next": "/account/sessions"})
-    assert (status, headers["location"]) == (303, f"{base}/demo/account/sessions")
-    assert "; Path=/demo;" in headers["set-cookie"]
-    return headers["set-cookie"].partition(";")[0]
-
-
 def test_app_py_can_be_told_where_visitors_find_it(below: Site) -> None:
     assert f"Serving {below.url}/demo with" in below.output()
 
-    def post(path: str, form: dict[str, str]) -> tuple[int, dict[str, str]]:
-        sent = {"Content-Type": "application/x-www-form-urlencoded"}
-        response, _ = below.request("POST", path, sent, urlencode(form).encode())
-        return response.status, {name.lower(): value for name, value in response.getheaders()}
-
-    answer = below.request("GET", "/demo/account")[0]
-    assert answer.getheader("Location") == f"{below.url}/demo/login?next=/account"
-    assert below.request("GET", "/demo")[0].getheader("Location") == f"{below.url}/demo/"
-    crawler = Crawler(over_http(below, signed_in(post, below.url, PASSWORD)), "/demo")
+    visitor = below.client()
+    assert visitor.get("/demo/account").redirects_to == "/demo/login?next=/account"
+    assert visitor.get("/demo").headers["location"] == f"{below.url}/demo/"
+    form = {"username": "ada", "password": PASSWORD, "next": "/account/sessions"}
+    answer = visitor.post("/demo/login", form)
+    assert answer.redirects_to == "/demo/account/sessions" and "; Path=/demo;" in answer.set_cookie[0]
+    crawler = Crawler(visitor, "/demo")
     crawler.crawl()
     assert len(crawler.seen) > 15 and crawler.seen["/demo/account/password"] == 200
-    assert below.request("GET", "/healthz")[0].status == 200, "a balancer asks the process itself"
-    assert below.request("GET", "/demonstration")[0].status == 404
+    assert visitor.get("/healthz").status == 200, "a balancer asks the process itself"
+    assert visitor.get("/demonstration").status == 404
 
 
 def test_app_py_refuses_a_path_that_is_none() -> None:
@@ -631,11 +564,11 @@ def test_below_a_location_of_nginx_every_link_leads_somewhere(below: Site, gunic
     """The proxy may pass the path as it is, or without what is the site's; gunicorn wants it as it is."""
     for site in [below, gunicorn_below][: 1 if passed == "/" else 2]:
         with Nginx(f"127.0.0.1:{site.port}", "/demo/", passed) as nginx:
-            crawler = Crawler(over_http(site, front=Front(nginx, site)), "/demo")
+            crawler = Crawler(nginx.client(), "/demo")
             crawler.crawl()
             assert len(crawler.seen) > 12
 
 
 def test_gunicorn_takes_the_path_from_a_header_of_the_proxy(gunicorn_below: Site) -> None:
-    answer, body = gunicorn_below.request("GET", "/other/counter", {"SCRIPT_NAME": "/other"})
-    assert answer.status == 200 and b'href="/other/static/style.css"' in body
+    answer = gunicorn_below.client().ask("GET", "/other/counter", None, {"SCRIPT_NAME": "/other"})
+    assert answer.status == 200 and 'href="/other/static/style.css"' in answer.text

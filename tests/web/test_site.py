@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 
 from tests.conftest import PASSWORD
-from tests.support.site import ROOT, Site, mounted
-from tests.support.visitor import Answer
-from tests.support.witness import JSON, Page, Witness
+from tests.support.client import JSON, CheckedClient, Response
+from tests.support.page import Page
+from tests.support.process import ROOT
+from tests.support.site import Site, mounted
 
 ADDRESSES = {
     "/": {"GET"},
@@ -48,7 +46,7 @@ PAGES = [path for path in READABLE if not path.startswith(("/account", "/healthz
 
 @pytest.mark.parametrize("path", PAGES)
 @pytest.mark.parametrize("accept", ["text/html", "*/*", "", "application/json, text/html", "image/png"])
-def test_a_page_is_html_unless_json_alone_is_asked_for(visitor: Witness, path: str, accept: str) -> None:
+def test_a_page_is_html_unless_json_alone_is_asked_for(visitor: CheckedClient, path: str, accept: str) -> None:
     answer = visitor.get(path, Accept=accept)
     page = Page(answer.text)
     assert answer.status == 200
@@ -60,7 +58,7 @@ def test_a_page_is_html_unless_json_alone_is_asked_for(visitor: Witness, path: s
 
 @pytest.mark.parametrize("accept", ["application/json", "APPLICATION/JSON;q=0.9", "application/json, */*"])
 @pytest.mark.parametrize("path", PAGES)
-def test_the_same_address_is_json_for_a_program(visitor: Witness, path: str, accept: str) -> None:
+def test_the_same_address_is_json_for_a_program(visitor: CheckedClient, path: str, accept: str) -> None:
     answer = visitor.get(path, Accept=accept)
     assert answer.status == 200 and isinstance(answer.json, dict)
     assert answer.headers["content-type"] == "application/json"
@@ -69,18 +67,18 @@ def test_the_same_address_is_json_for_a_program(visitor: Witness, path: str, acc
 
 
 @pytest.mark.parametrize("path", READABLE)
-def test_head_is_get_without_the_body(ada: Witness, path: str) -> None:
-    head, get = ada.ask("HEAD", path, None, {}), ada.get(path)
+def test_head_is_get_without_the_body(ada: CheckedClient, path: str) -> None:
+    head, get = ada.ask("HEAD", path), ada.get(path)
     assert head.body == b"" and head.status == get.status == 200
     for name in ("content-type", "cache-control", "vary"):
         assert head.headers.get(name) == get.headers.get(name)
 
 
 @pytest.mark.parametrize("path", ADDRESSES)
-def test_another_method_is_405_and_told_which_are_allowed(known: Witness, path: str) -> None:
+def test_another_method_is_405_and_told_which_are_allowed(known: CheckedClient, path: str) -> None:
     allowed = ADDRESSES[path] | ({"HEAD"} if "GET" in ADDRESSES[path] else set())
     for method in {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"} - allowed:
-        answer = known.ask(method, path, None if method in ("GET", "HEAD") else "", dict(JSON))
+        answer = known.ask(method, path, None if method in ("GET", "HEAD") else "", JSON)
         assert answer.status == 405, method
         assert set(answer.headers["allow"].split(", ")) == allowed
         assert method == "HEAD" or (answer.json["status"] == 405 and answer.json["error"])
@@ -88,7 +86,7 @@ def test_another_method_is_405_and_told_which_are_allowed(known: Witness, path: 
 
 @pytest.mark.parametrize("path", ["/nothing", "/counter/nothing", "/login/ada", "/static/nothing", "/counter?count=9",
                                   "/cookie/read/x", "/%00"])  # fmt: skip
-def test_there_is_nothing_at_other_addresses(visitor: Witness, path: str) -> None:
+def test_there_is_nothing_at_other_addresses(visitor: CheckedClient, path: str) -> None:
     answer = visitor.get(path, **JSON)
     assert answer.status == answer.json["status"] == 404 and set(answer.json) == {"status", "error"}
     page = visitor.get(path)
@@ -96,19 +94,19 @@ def test_there_is_nothing_at_other_addresses(visitor: Witness, path: str) -> Non
 
 
 @pytest.mark.parametrize("up", ["../", "%2e%2e/", "..%2f", "..\\", "/", "%2f", "../static/../", "%00../"])
-def test_static_gives_nothing_from_outside_its_folder(visitor: Witness, up: str) -> None:
+def test_static_gives_nothing_from_outside_its_folder(visitor: CheckedClient, up: str) -> None:
     answer = visitor.get(f"/static/{up}app.py")
     assert answer.status in (403, 404) and b"create_app" not in answer.body
 
 
-def test_static_files_know_no_session(known: Witness) -> None:
+def test_static_files_know_no_session(known: CheckedClient) -> None:
     for path in (ROOT / "static").iterdir():
         answer = known.get(f"/static/{path.name}")
         assert (answer.status, answer.body, answer.set_cookie) == (200, path.read_bytes(), [])
-        assert known.get(f"/static/{path.name}", **{"If-Modified-Since": answer.headers["last-modified"]}).status == 304
+        assert known.get(f"/static/{path.name}", if_modified_since=answer.headers["last-modified"]).status == 304
 
 
-def test_no_page_has_a_script_or_a_style_in_it_or_asks_another_host(ada: Witness) -> None:
+def test_no_page_has_a_script_or_a_style_in_it_or_asks_another_host(ada: CheckedClient) -> None:
     for path in (*PAGES, "/account", "/nothing"):
         page = Page(ada.get(path).text)
         attributes = [(name, str(value)) for _, attrs in page.tags for name, value in attrs.items()]
@@ -121,7 +119,7 @@ def test_no_page_has_a_script_or_a_style_in_it_or_asks_another_host(ada: Witness
 # --- the front page, and sessions -------------------------------------------------------------------------------------
 
 
-def test_the_front_page_lists_the_others_and_costs_no_session(visitor: Witness) -> None:
+def test_the_front_page_lists_the_others_and_costs_no_session(visitor: CheckedClient) -> None:
     lessons = [lesson["path"] for lesson in visitor.get("/", **JSON).json["lessons"]]
     assert "/login" in lessons and set(lessons) <= set(Page(visitor.get("/").text).values("a", "href"))
     assert visitor.cookies == {}
@@ -133,19 +131,19 @@ LOOKED_AT = mounted(["/", "/cookie/", "/cookie/read", "/cookie/attributes", "/na
 
 
 @pytest.mark.parametrize("path", LOOKED_AT)
-def test_looking_sets_no_cookie(visitor: Witness, path: str) -> None:
+def test_looking_sets_no_cookie(visitor: CheckedClient, path: str) -> None:
     assert visitor.get(path).set_cookie == []
 
 
-def test_visitors_do_not_count_for_each_other(known: Witness) -> None:
-    assert Witness(known.url).count() == 1
+def test_visitors_do_not_count_for_each_other(known: CheckedClient) -> None:
+    assert CheckedClient(known.url).count() == 1
     assert known.count() == 2
 
 
 # --- health -----------------------------------------------------------------------------------------------------------
 
 
-def test_healthz_tells_the_profile(site: Site, profile: str, visitor: Witness) -> None:
+def test_healthz_tells_the_profile(site: Site, profile: str, visitor: CheckedClient) -> None:
     for headers in ({}, JSON, {"Accept": "text/html"}):
         answer = visitor.get("/healthz", **headers)
         assert (answer.status, answer.json) == (200, {"status": "ok", "profile": profile})
@@ -154,30 +152,25 @@ def test_healthz_tells_the_profile(site: Site, profile: str, visitor: Witness) -
 
 def test_without_its_folder_the_store_is_away_and_then_the_session_is_there_again() -> None:
     with Site("file", env={"DEMO_PASSWORD": PASSWORD}) as site:
-        visitor = Witness(site.url)
+        visitor = CheckedClient(site.url)
         assert visitor.count() == 1
         gone = Path(site.storage).rename(site.storage.with_name("gone"))
         assert_away(visitor.get("/healthz"), json=True)
         assert_away(visitor.get("/counter", **JSON), json=True)
         assert_away(visitor.get("/counter"), json=False)
-        assert_away(Witness(site.url).get("/counter"), json=False)
+        assert_away(CheckedClient(site.url).get("/counter"), json=False)
         assert visitor.get("/").status == 200
         gone.rename(site.storage)
         assert visitor.get("/healthz").status == 200
         assert visitor.count() == 2
 
 
-def assert_away(answer: Answer, *, json: bool) -> None:
+def assert_away(answer: Response, *, json: bool) -> None:
     assert answer.status == 503 and int(answer.headers["retry-after"]) > 0 and answer.set_cookie == []
     assert answer.json["status"] == 503 if json else "<h1>Back in a moment</h1>" in answer.text
 
 
-def test_a_post_without_a_body_needs_no_length(known: Witness) -> None:
+def test_a_post_without_a_body_needs_no_length(known: CheckedClient) -> None:
     """curl -X POST sends none (RFC 9112 section 6.3)."""
-    place = urlsplit(known.url)
-    with closing(HTTPConnection(str(place.hostname), place.port)) as connection:
-        connection.putrequest("POST", "/counter/reset")
-        connection.putheader("Cookie", f"session_id={known.cookies['session_id']}")
-        connection.endheaders()
-        assert connection.getresponse().status == 303
+    assert known.ask("POST", "/counter/reset").status == 303
     assert known.count() == 1

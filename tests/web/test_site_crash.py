@@ -14,8 +14,9 @@ import pytest
 
 from tests.conftest import PASSWORD, survives_restart
 from tests.support.backends import environment_of
-from tests.support.site import Site, folder
-from tests.support.witness import JSON, Witness
+from tests.support.client import JSON, CheckedClient
+from tests.support.process import folder
+from tests.support.site import Site
 
 KILLS = 8
 # Not cookie, whose clients each count in a copy of their own; not memcached, where a killed site's lock has to run out.
@@ -34,7 +35,7 @@ def storage() -> Iterator[Path]:
 @pytest.mark.parametrize("profile", ["ram", "file"], indirect=True)
 def test_a_restart_keeps_the_sessions_of_a_profile_that_promises_it(profile: str) -> None:
     with Site(profile, env={"DEMO_PASSWORD": PASSWORD}) as site:
-        visitor = Witness(site.url)
+        visitor = CheckedClient(site.url)
         assert [visitor.count(), visitor.count()] == [1, 2]
         visitor.sign_in(PASSWORD)
         site.restart()
@@ -47,9 +48,9 @@ def test_a_restart_keeps_the_sessions_of_a_profile_that_promises_it(profile: str
 def test_two_processes_lose_no_visit_of_eight_clients(storage: Path) -> None:
     with ExitStack() as stack, ThreadPoolExecutor(8) as pool:
         sites = [stack.enter_context(Site("file", storage=storage)) for _ in range(2)]
-        first = Witness(sites[0].url)
+        first = CheckedClient(sites[0].url)
         assert first.count() == 1
-        clients = [Witness(sites[n % 2].url, dict(first.cookies)) for n in range(8)]
+        clients = [CheckedClient(sites[n % 2].url, dict(first.cookies)) for n in range(8)]
         counts = [count for counted in pool.map(lambda client: [client.count() for _ in range(50)], clients)
                   for count in counted]  # fmt: skip
         assert sorted(counts) == list(range(2, 402))
@@ -58,7 +59,7 @@ def test_two_processes_lose_no_visit_of_eight_clients(storage: Path) -> None:
 @pytest.mark.parametrize("surviving", KEEPING)
 def test_no_acknowledged_visit_is_lost_when_the_site_is_killed(surviving: str) -> None:
     with Site(surviving, env=environment_of(surviving)) as site:
-        visitor = Witness(site.url)
+        visitor = CheckedClient(site.url)
         acknowledged = [visitor.count()]
         for kill in range(KILLS):
             acknowledged += count_until_killed(site, visitor, after=5 + 7 * kill)
@@ -68,12 +69,12 @@ def test_no_acknowledged_visit_is_lost_when_the_site_is_killed(surviving: str) -
         assert len(set(acknowledged)) == len(acknowledged), "a visit was acknowledged twice: one of them was lost"
 
 
-def count_until_killed(site: Site, visitor: Witness, after: int) -> list[int]:
+def count_until_killed(site: Site, visitor: CheckedClient, after: int) -> list[int]:
     """Let two clients count in one session, kill the site after so many answers, and return the counts."""
     counts: list[int] = []
     enough = threading.Event()
 
-    def count(client: Witness) -> None:
+    def count(client: CheckedClient) -> None:
         while True:
             try:
                 counts.append(client.count())
@@ -93,10 +94,10 @@ def count_until_killed(site: Site, visitor: Witness, after: int) -> list[int]:
 
 
 @pytest.fixture
-def damaged() -> Iterator[tuple[Site, Witness, Path, bytes]]:
+def damaged() -> Iterator[tuple[Site, CheckedClient, Path, bytes]]:
     """A site, a visitor with a session, its file, and what is in it."""
     with Site("file", env={"DEMO_PASSWORD": PASSWORD}) as site:
-        visitor = Witness(site.url)
+        visitor = CheckedClient(site.url)
         visitor.sign_in(PASSWORD)
         for _ in range(3):
             visitor.count()
@@ -113,7 +114,7 @@ def write(path: Path, content: bytes) -> None:
 
 
 def test_every_prefix_of_a_session_file_is_an_older_state_or_a_new_session(
-    damaged: tuple[Site, Witness, Path, bytes],
+    damaged: tuple[Site, CheckedClient, Path, bytes],
 ) -> None:
     _, visitor, path, whole = damaged
     for length in range(len(whole) + 1):
@@ -127,7 +128,7 @@ def test_every_prefix_of_a_session_file_is_an_older_state_or_a_new_session(
         assert visitor.twin().count() == (lines if counted else 1), length
 
 
-def test_no_flipped_bit_of_a_session_file_is_an_error(damaged: tuple[Site, Witness, Path, bytes]) -> None:
+def test_no_flipped_bit_of_a_session_file_is_an_error(damaged: tuple[Site, CheckedClient, Path, bytes]) -> None:
     _, visitor, path, whole = damaged
     for position in range(len(whole)):
         flipped = bytearray(whole)

@@ -7,9 +7,9 @@ from urllib.parse import quote, urlencode
 
 import pytest
 
+from tests.support.client import JSON, CheckedClient, Response, new_address, send_raw
+from tests.support.page import Page
 from tests.support.site import Site, mounted
-from tests.support.visitor import Answer
-from tests.support.witness import JSON, Page, Witness, post_without_jar, send_raw
 
 VALUES = {
     "tag": "<x-probe>",
@@ -34,7 +34,7 @@ def value(request: pytest.FixtureRequest) -> str:
     return VALUES[request.param]
 
 
-def assert_harmless(answer: Answer) -> None:
+def assert_harmless(answer: Response) -> None:
     """Raise AssertionError when a value of VALUES was obeyed: as markup, as a header, or as a control character."""
     assert answer.status < 500, answer.text
     assert "x-probe" not in answer.headers
@@ -64,23 +64,23 @@ FIELDS = {
 
 
 @pytest.mark.parametrize("request_line", mounted(FIELDS))
-def test_a_value_in_a_field_is_shown_and_not_obeyed(visitor: Witness, request_line: str, value: str) -> None:
+def test_a_value_in_a_field_is_shown_and_not_obeyed(visitor: CheckedClient, request_line: str, value: str) -> None:
     method, path = request_line.split()
     for form in (dict.fromkeys(FIELDS[request_line], value), {value: "1"}):
         for headers in ({}, JSON):
             if method == "GET":
                 assert_harmless(visitor.get(f"{path}?{urlencode(form)}", **headers))
             else:
-                assert_harmless(post_without_jar(visitor.url, path, form, headers))
+                assert_harmless(CheckedClient(visitor.url, address=new_address()).post(path, form, **headers))
 
 
-def test_a_value_in_an_address_is_shown_and_not_obeyed(visitor: Witness, value: str) -> None:
+def test_a_value_in_an_address_is_shown_and_not_obeyed(visitor: CheckedClient, value: str) -> None:
     for path in ("/", "/cookie/", "/cookie/set/", "/static/", "/counter/"):
         for headers in ({}, JSON):
             assert_harmless(visitor.get(path + quote(value, safe=""), **headers))
 
 
-def test_a_name_is_kept_as_it_was_typed(visitor: Witness, value: str) -> None:
+def test_a_name_is_kept_as_it_was_typed(visitor: CheckedClient, value: str) -> None:
     assert visitor.post("/name", {"first": value, "last": value}).status == 303
     assert visitor.get("/hello", **JSON).json == {"first": value.strip(), "last": value.strip()}
     for path in ("/hello", "/name", "/cookie/read"):
@@ -92,7 +92,7 @@ def test_a_name_is_kept_as_it_was_typed(visitor: Witness, value: str) -> None:
                                     "X-Forwarded-For", "Forwarded", "Origin",
                                     "If-Modified-Since", "If-None-Match", "Content-Type", "Authorization"])  # fmt: skip
 @pytest.mark.parametrize("path", ["/counter", "/nothing", "/static/favicon.svg"])
-def test_a_value_in_a_header_is_shown_and_not_obeyed(visitor: Witness, header: str, path: str) -> None:
+def test_a_value_in_a_header_is_shown_and_not_obeyed(visitor: CheckedClient, header: str, path: str) -> None:
     for value in ("<x-probe>", '" x-probe="1', "{{ 7919 * 7927 }}", "a\x01b", "a\0b", "\xff", "x" * 10_000, ""):
         assert_harmless(visitor.get(path, **{header: value}))
 
@@ -102,13 +102,13 @@ RANGES = ["", "x", "bytes", "bytes=", "bytes=-", "bytes=a-b", "bytes=\xff-", "by
 
 
 @pytest.mark.parametrize("wanted", RANGES)
-def test_a_range_that_makes_no_sense_is_ignored(visitor: Witness, wanted: str) -> None:
+def test_a_range_that_makes_no_sense_is_ignored(visitor: CheckedClient, wanted: str) -> None:
     whole = visitor.get("/static/style.css")
     answer = visitor.get("/static/style.css", Range=wanted)
     assert (answer.status, answer.body) == (200, whole.body)
 
 
-def test_a_part_of_a_static_file_can_be_had(visitor: Witness) -> None:
+def test_a_part_of_a_static_file_can_be_had(visitor: CheckedClient) -> None:
     whole = visitor.get("/static/style.css").body
     for wanted, part in (("0-9", whole[:10]), ("10-", whole[10:]), ("-10", whole[-10:]), ("5-5", whole[5:6])):
         answer = visitor.get("/static/style.css", Range=f"bytes={wanted}")
@@ -145,7 +145,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("other", OTHERS)
-def test_the_cookies_of_other_programs_break_neither_page_nor_session(known: Witness, other: str) -> None:
+def test_the_cookies_of_other_programs_break_neither_page_nor_session(known: CheckedClient, other: str) -> None:
     text, own = OTHERS[other].decode("latin-1"), f"session_id={known.cookies['session_id']}"
     for count, header in enumerate((f"{text}; {own}", f"{own}; {text}", f"a=1; {text}; {own}; b=2"), start=2):
         assert known.get("/counter", Cookie=header, **JSON).json == {"count": count}
@@ -208,13 +208,13 @@ def test_a_form_with_a_hostile_id_does_no_harm(site: Site, path: str) -> None:
 
 def test_the_session_of_another_file_is_not_found_by_its_name() -> None:
     with Site("file") as site:
-        known = Witness(site.url)
+        known = CheckedClient(site.url)
         assert known.count() == 1
         [file] = [path for path in site.storage.rglob("*") if path.is_file() and not path.name.startswith(".")]
         inside = file.relative_to(site.storage)
         hash = file.name.partition("-")[2]
         for name in (file.name, str(file), str(inside), f"../{inside}", hash, file.name[:43], hash[:43]):
-            assert Witness(site.url, {"session_id": name}).count() == 1
+            assert CheckedClient(site.url, {"session_id": name}).count() == 1
         assert known.count() == 2
 
 

@@ -1,6 +1,6 @@
 """What the tests visit in a site without lessons: a page that counts, a form, and a page that shows what was typed.
 
-They have the addresses of the lessons, so that each test is the same there. MOUNT adds them, see tests/support/site.py.
+They have the addresses of the lessons, so that each test is the same there. MOUNT adds them: tests/support/process.py.
 """
 
 from __future__ import annotations
