@@ -24,6 +24,7 @@ from unittest.mock import patch
 import app
 import sessions
 from sessions import events
+from sessions.old_names import TABLE
 from sessions.options import Settings, parse, store_options
 from sessions.registry import BACKENDS, backend
 from sessions.tool import SessionTool
@@ -132,6 +133,16 @@ def backend_options() -> str:
             default = "required" if parameter.default is parameter.empty else f"`{parameter.default!r}`"
             rows.append([f"`{storage_type}`", f"`{name}`", default, meanings[name]])
     return table(["Backend", "Option", "Default", "Meaning"], rows)
+
+
+def old_names() -> str:
+    """What every CherryPy called an option."""
+    rows = []
+    for row in TABLE:
+        names, versions = zip(*row.spellings(), strict=True)
+        today = f"`{row.today}`" if row.convert else row.today
+        rows.append([", ".join(f"`{name}`" for name in names), ", ".join(dict.fromkeys(versions)), today, row.remark])
+    return table(["Old name", "CherryPy", "Today", "What to know"], rows)
 
 
 def arguments(documented: object) -> dict[str, str]:
@@ -302,7 +313,7 @@ def _costs() -> dict[str, list[str]]:
 MAKERS: dict[str, Callable[..., str]] = {
     "backend-options": backend_options, "backends": backends, "capabilities": capabilities, "commands": commands,
     "events": event_table, "example": example, "figures": figures, "limits": limits, "log": log, "messages": messages,
-    "options": options, "production": production, "variables": variables,
+    "old-names": old_names, "options": options, "production": production, "variables": variables,
 }  # fmt: skip
 
 

@@ -29,6 +29,8 @@ A map of the package, in the order in which a request runs through it:
     errors.py    what can go wrong, told apart
     compat.py    classes written for CherryPy's own tool
     cli.py       `python -m sessions`: what an operator does
+    old_names.py what every CherryPy from 0.9 on called the options
+    convert.py   its configuration in the words of today
     testing.py   the tests that every backend must pass
 
 The names below, and RamSession, FileSession and the others, are what most sites need. The rest has its place there.

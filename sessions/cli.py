@@ -1,7 +1,8 @@
 """`python -m sessions`: what an operator does to the sessions of a site from the command line (ASVS 7.4.5).
 
-The commands work on the store itself, while the site runs or not. They show no values, ids or keys. The exit status is
-0; 1 where there was nothing to revoke; 2 where something is wrong, which one line on standard error says.
+The commands work on the store itself, while the site runs or not; `sql` and `convert` need no site. They show no
+values, ids or keys. The exit status is 0; 1 where there was nothing to revoke; 2 where something is wrong, which one
+line on standard error says.
 """
 
 from __future__ import annotations
@@ -58,6 +59,9 @@ def _parser() -> Parser:
     commands.add_parser("purge", parents=[on_site], help="remove the sessions that have expired, now")
     add = commands.add_parser("sql", help="print the SQL that makes the table of the PostgreSQL sessions")
     add.add_argument("--table", default="sessions", help="its name, or SCHEMA.NAME (default: %(default)s)")
+    add = commands.add_parser("convert", help="print a configuration of an older CherryPy (from 0.9 on) as it is "
+                              "written today, and on standard error what is for you to decide")  # fmt: skip
+    add.add_argument("file", metavar="FILE", help="the old configuration")
     return parser
 
 
@@ -92,6 +96,8 @@ def _run(options: argparse.Namespace) -> tuple[int, str]:
         from .backends.postgresql.table import table_sql
 
         return 0, table_sql(options.table).rstrip("\n")
+    if options.command == "convert":
+        return 0, _converted(options.file)
     with _opened(options) as places:
         if options.command == "list":
             found = [session for place in places for session in place.sessions.list(options.user)]
@@ -106,6 +112,25 @@ def _run(options: argparse.Namespace) -> tuple[int, str]:
         return 0, f"All sessions of {options.user!r} end at their next request. How many there are is unknown."
     total = sum(filter(None, ended))
     return 0 if total else 1, _number(total, "ended")
+
+
+def _converted(file: str) -> str:
+    from .convert import convert
+
+    try:
+        data = Path(file).read_bytes()
+        text = data.decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")  # as editors wrote it when the file was new
+    try:
+        new, remarks = convert(text)
+    except ConfigError as error:
+        raise ConfigError(f"{file}: {error}") from error
+    for remark in remarks:
+        print(f"{file}: {remark}", file=sys.stderr)
+    return new
 
 
 def _number(number: int, what: str) -> str:

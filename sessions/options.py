@@ -23,6 +23,11 @@ from .users import Accounts
 
 PREFIX = "tools.sessions."
 
+# Of CherryPy 18. A name without one of these is the site's own, or that of an older CherryPy.
+_NAMESPACES = (
+    "tools.", "request.", "response.", "hooks.", "error_page.", "wsgi.", "engine.", "server.", "log.", "tree.",
+    "checker.",
+)  # fmt: skip
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ADDRESS_PATH = re.compile(r"(?!.*/\.\.?(?:/|$))/[\w.~!$&'()*+,=:@%/\[\]-]*", re.ASCII)  # as browsers send it
 _DOMAIN = re.compile(r"\.?\w(?:[\w-]*\w)?(?:\.\w(?:[\w-]*\w)?)*", re.ASCII)
@@ -30,6 +35,7 @@ _SCHEME_AND_PORT = re.compile(r"^\w+://|:\d*$")
 LONGEST = 100_000_000  # minutes: 190 years
 _MINUTES = f"a number of minutes above 0, at most {LONGEST}"
 _REFUSED = object()
+
 
 def _minutes(value: Any) -> Any:
     """Read a number above zero, and not so far above that no date or clock can hold it."""
@@ -157,8 +163,11 @@ class Settings:
         host, domain = _SCHEME_AND_PORT.sub("", base).lower(), (self.domain or "").lower().removeprefix(".")
         above = "." in domain and not domain[-1].isdigit() and host.endswith(f".{domain}")
         if domain and domain != host and not above:
-            yield "refused", f"Domain={domain} is for other hosts: {PREFIX}domain may name the host of the site or a " \
-                "domain above it, but no top-level one; behind a proxy pass the Host header on"
+            yield (
+                "refused",
+                f"Domain={domain} is for other hosts: {PREFIX}domain may name the host of the site or a "
+                "domain above it, but no top-level one; behind a proxy pass the Host header on",
+            )
 
     def limits_of(self, record: Record) -> Limits:
         """Return when a stored session ends."""
@@ -192,8 +201,24 @@ def _read(options: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:
             read, what = _TABLE[name]
             found[name] = read(value)
             if found[name] is _REFUSED:
-                raise ConfigError(f"{PREFIX}{name} is {value!r}: it must be {what}")
+                raise ConfigError(f"{PREFIX}{name} is {value!r}: it must be {what}{_as_cherrypy_took_it(name, value)}")
     return found
+
+
+def is_accepted(name: str, value: Any) -> bool:
+    """Return whether an option may have a value, as far as the option alone says it."""
+    return name not in _TABLE or _TABLE[name][0](value) is not _REFUSED
+
+
+def _as_cherrypy_took_it(name: str, value: Any) -> str:
+    """Return how to write today what CherryPy's own tool took, such as 0 as timeout; nothing for what means nothing."""
+    from . import old_names  # only for who needs it
+
+    row = old_names.find(f"{PREFIX}{name}")
+    meant = row[0].value_today(value) if row and isinstance(value, (int, str, type(None))) else {}
+    if not meant or not all(is_accepted(option, one) for option, one in meant.items()):
+        return ""
+    return f"; write {', '.join(f'{PREFIX}{option} = {one!r}' for option, one in meant.items())}"
 
 
 def _check_together(settings: Settings) -> None:
@@ -218,8 +243,44 @@ def store_options(storage_class: type[Any]) -> dict[str, inspect.Parameter]:
 # ---------------------------------------------------------------- where a site sets them
 
 
+def check_sections(sections: Mapping[str, Any]) -> None:
+    """Refuse what has no effect today: the names of an older CherryPy, and in [global] of an application the options
+    that CherryPy reads in [/] or in its own configuration. Otherwise sessions would be off, or others, in silence.
+
+    Raises:
+        ConfigError: one line with the first of them, and what to write.
+    """
+    for section, config in sections.items():
+        for name in config if isinstance(config, Mapping) else ():
+            if not name.startswith(_NAMESPACES) or name.startswith("tools.session_auth.") or section == "server":
+                from . import old_names  # only for who needs it
+
+                old_names.check(sections)
+                break
+    root = sections.get("/", {})
+    for name, value in sections.get("global", {}).items():
+        if name.startswith(PREFIX) and root.get(name, cherrypy.config.get(name, _REFUSED)) != value:
+            raise ConfigError(f"{name} in [global] has no effect here: write it in [/]")
+
+
+def check_app(app: cherrypy.Application) -> None:
+    """The same for all that an application is configured by."""
+    everywhere = {name: value for name, value in cherrypy.config.items() if isinstance(value, Mapping)}
+    check_sections({**everywhere, "global": cherrypy.config})
+    check_sections(app.config)
+    for path, config in _handlers(app.root, "", set()):
+        check_sections({path or "/": config})
+
+
 def configured(app: cherrypy.Application) -> Iterator[dict[str, Any]]:
     """Return the session options that are in force at each path at which something sets one, where they are on."""
+    for options in configured_or_off(app):
+        if options.pop("on", False):
+            yield options
+
+
+def configured_or_off(app: cherrypy.Application) -> Iterator[dict[str, Any]]:
+    """The same where they are off as well; the option `on` is among them."""
     set_at: dict[str, dict[str, Any]] = {"": _own(cherrypy.config)}
     for path, config in _handlers(app.root, "", set()):
         set_at.setdefault(path, {}).update(_own(config))
@@ -231,8 +292,7 @@ def configured(app: cherrypy.Application) -> Iterator[dict[str, Any]]:
         for above in sorted(set_at):
             if path == above or path.startswith(f"{above}/"):
                 options |= set_at[above]
-        if options.pop("on", False):
-            yield options
+        yield options
 
 
 def _own(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,8 +76,13 @@ def known_options() -> set[str]:
     return {name for storage_type in BACKENDS for name in options.store_options(backend(storage_type))}
 
 
-def check_names(given: Mapping[str, Any]) -> None:
-    """Refuse an unknown option. One of another backend passes: changing the profile stays one line."""
+def check_names(given: Mapping[str, Any], on: bool = True) -> None:
+    """Refuse an unknown option. One of another backend passes: changing the profile stays one line.
+
+    Args:
+        given: the options.
+        on: whether sessions are on with them; if not, only the names of an older CherryPy are refused.
+    """
     known = set(options.COMMON)
     try:
         known.update(options.store_options(session_class(given)))
@@ -87,6 +92,12 @@ def check_names(given: Mapping[str, Any]) -> None:
         known |= known_options()
     for name in given:
         if name not in known:
+            from . import old_names  # only for who needs it
+
+            if found := old_names.find(options.PREFIX + name):
+                old_names.refuse("", options.PREFIX + name, given[name], found)
+            if not on:
+                continue
             near = difflib.get_close_matches(name, known, 1, 0.5)
             hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
             raise ConfigError(f"{options.PREFIX}{name} is an unknown option of sessions: {hint}")
@@ -273,8 +284,12 @@ def open_stores(app: cherrypy.Application) -> list[tuple[Settings, Store]]:
         Unavailable: a store does not answer.
     """
     found: dict[Store, Settings] = {}
-    for given in options.configured(app):
-        if is_cherrypy_class(given):
+    options.check_app(app)
+    for given in options.configured_or_off(app):
+        if not given.pop("on", False):
+            if not is_cherrypy_class(given):
+                check_names(given, on=False)
+        elif is_cherrypy_class(given):
             compat.check(given, chosen_class(given))
             registry._opened(app).foreign_cookies.add(given.get("name", "session_id"))
         else:

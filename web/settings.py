@@ -9,6 +9,7 @@ from __future__ import annotations
 import configparser
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -125,7 +126,10 @@ def read(source: Source) -> Sections:
     except OSError as error:
         raise StartError(f"the configuration file cannot be read: {one_line(error)}") from error
     except (ValueError, configparser.Error) as error:
-        raise StartError(f"the configuration file {source} is malformed: {one_line(error)}") from error
+        data = Path(source).read_bytes()
+        is_old = re.search(rb"^(\[(session|server)\]|session_?filter\.|tools\.sessions\.get_db)", data, re.M | re.I)
+        hint = f". For an older CherryPy it may be right: python -m sessions convert {source}" if is_old else ""
+        raise StartError(f"the configuration file {source} is malformed: {one_line(error)}{hint}") from error
     return sections
 
 

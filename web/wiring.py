@@ -11,6 +11,7 @@ from typing import Any
 import cherrypy
 
 import sessions
+from sessions.options import check_sections
 from web import error_pages
 from web.production import check_pages
 from web.server import Application, SiteHeaders, TrustedProxy, trusted_proxies, utc
@@ -79,6 +80,7 @@ def application(root: Any, site: Site, accounts: Any) -> cherrypy.Application:
     Raises StartError, or sessions.ConfigError for an option of the session tool.
     """
     sessions.install()
+    check_sections(site.settings)
     config = site.config
     config["/"] |= error_pages.error_pages()
     config["/"] |= {ACCOUNTS_OPTION: accounts, "operators_paths": [site.accounts_path]}
