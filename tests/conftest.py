@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
@@ -117,6 +118,17 @@ def page(new_page: NewPage) -> Page:
     return new_page()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option of `make test`."""
+    parser.addoption("--all", action="store_true", help="also run what starts a program: a site, a server, a browser")
+
+
+def skip_programs(event: str, _: tuple[Any, ...]) -> None:
+    """Skip the test that is about to start a program."""
+    if event == "subprocess.Popen":
+        pytest.skip("it starts a program, which `make test` and `pytest --all` do")
+
+
 def pytest_configure() -> None:
     """Let `timeout` and CI end a run as Ctrl-C does: SIGTERM alone would leave the servers of the tests running.
 
@@ -125,6 +137,13 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.update(MOUNTED)
     logging.getLogger().addHandler(leaks.Keep())
+
+
+@pytest.fixture(scope="session", autouse=True)
+def programs_or_none(pytestconfig: pytest.Config) -> None:
+    """Let tests start programs only when they were asked for: what is left takes less than a minute."""
+    if not pytestconfig.getoption("--all"):
+        sys.addaudithook(skip_programs)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -126,7 +126,7 @@ class Server:
             self._free.get(timeout=_WAIT)
         except queue.Empty:
             raise TimeoutError("all connections are busy") from None
-        connection = None
+        connection, idle = None, self._idle
         try:
             connection = self._take()
             end = time.monotonic() + self._timeout
@@ -134,7 +134,10 @@ class Server:
             answer = connection.recv(_FIRST)
             if answer[-6:] != _END:
                 answer = self._receive_rest(connection, answer, end)
-            self._idle.append((connection, time.monotonic()))
+            if idle is self._idle:
+                idle.append((connection, time.monotonic()))
+            else:  # closed meanwhile, while a heartbeat was under way
+                connection.close()
             return answer[:-6]
         except BaseException:
             if connection:

@@ -177,7 +177,7 @@ class Pool:
             raise ConfigError(f"table {table} in PostgreSQL at {self.address} cannot be used: {why}")
 
     def query(self, sql: str, *params: Any) -> Cursor:
-        """Run a statement that waits for no lock; twice if the first connection had been closed."""
+        """Run a statement that waits for no lock; again if its connection had been closed."""
         connection, cursor = self._run(Connection.transact, "SET TRANSACTION", sql, params)
         self.put_back(connection)
         return cursor
@@ -214,7 +214,7 @@ class Pool:
         """Close every connection; one that is in use, as soon as it is given back."""
         self._pool.close()
 
-    def _run(self, method: Callable[..., Cursor], *args: Any, again: bool = True) -> tuple[Connection, Cursor]:
+    def _run(self, method: Callable[..., Cursor], *args: Any, tries: int = 3) -> tuple[Connection, Cursor]:
         """Call a method of a connection from the pool; of another if the server had closed it long ago."""
         connection = self._take()
         try:
@@ -223,10 +223,11 @@ class Pool:
             self.put_back(connection)
             if not isinstance(error, psycopg.Error):
                 raise
-            if connection.hung or not (again and connection.closed):
+            if connection.hung or not (tries > 1 and connection.closed):
                 raise self._unavailable(error) from error
-        self._pool.drain()  # after a restart of the server the others are closed, too
-        return self._run(method, *args, again=False)
+        # After a restart of the server the others are closed, too, and so may one be that the pool is just opening.
+        self._pool.drain()
+        return self._run(method, *args, tries=tries - 1)
 
     def _take(self) -> Connection:
         """Return a connection that is free. While the server is down, one thread at a time finds out whether it is
