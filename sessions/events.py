@@ -41,6 +41,7 @@ from typing import Any
 
 import cherrypy
 
+from . import codec
 from .record import reference
 
 log = logging.getLogger("sessions")
@@ -57,6 +58,11 @@ class Event:
     at: float  # seconds of `time.perf_counter()`
     key: str  # of the session, as the store knows it; empty where there is none
     details: Mapping[str, Any]  # as above; nothing in them opens a session, but a `record` holds its values
+
+    @property
+    def values(self) -> dict[Any, Any]:
+        """Return the values of the session, for an event whose details have its `record`."""
+        return codec.decode(self.details["record"].data)
 
 
 Subscriber = Callable[[Event], None]

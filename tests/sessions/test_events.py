@@ -214,12 +214,12 @@ def test_a_subscriber_may_ask_for_some_events_only() -> None:
 
 
 @pytest.fixture
-def expired() -> Iterator[list[str]]:
-    """Collect the keys of the sessions that come to their end."""
-    keys: list[str] = []
+def expired() -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Collect the keys of the sessions that come to their end, with what was in them."""
+    keys: list[tuple[str, dict[str, Any]]] = []
 
     def note(event: sessions.Event) -> None:
-        keys.append(event.key)
+        keys.append((event.key, event.values))
 
     sessions.subscribe(note, "expired")
     yield keys
@@ -240,30 +240,30 @@ def ended(backend: str, place: Path, locking: str, **options: Any) -> tuple[Wsgi
 @pytest.mark.parametrize("locking", MODES)
 @pytest.mark.parametrize("backend", able("revokes"))
 def test_the_end_of_a_session_is_published_once_by_the_first_request_after(
-    backend: str, locking: str, tmp_path: Path, expired: list[str]
+    backend: str, locking: str, tmp_path: Path, expired: list[Any]
 ) -> None:
     client, key, store = ended(backend, tmp_path, locking)
     for _ in range(2):
         assert client.twin().get("/read").text == "None"
     store.purge(100)
-    assert expired == [key]
+    assert expired == [(key, {"n": 1})]
     sessions.close_stores(client.app)
 
 
 @pytest.mark.parametrize("locking", MODES)
 @pytest.mark.parametrize("backend", able("purges"))
 def test_the_end_of_a_session_is_published_once_by_the_cleaner(
-    backend: str, locking: str, tmp_path: Path, expired: list[str]
+    backend: str, locking: str, tmp_path: Path, expired: list[Any]
 ) -> None:
     client, key, store = ended(backend, tmp_path, locking)
     assert [store.purge(100), store.purge(100)] == [1, 0]
     assert client.get("/read").text == "None"
-    assert expired == [key]
+    assert expired == [(key, {"n": 1})]
     sessions.close_stores(client.app)
 
 
 @pytest.mark.parametrize("backend", able("purges"))
-def test_a_tombstone_has_no_end_to_publish(backend: str, tmp_path: Path, expired: list[str]) -> None:
+def test_a_tombstone_has_no_end_to_publish(backend: str, tmp_path: Path, expired: list[Any]) -> None:
     app = application(Pages(), **options_of(backend, tmp_path))
     client = WsgiClient(app)
     for path in ("/write", "/rotate"):
