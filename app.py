@@ -16,6 +16,9 @@ import os
 import sys
 from collections.abc import Sequence
 
+import web.missing  # noqa: F401 -- first: it says which of the others has to be installed
+
+# isort: split
 import cherrypy
 
 import sessions
