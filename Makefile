@@ -44,7 +44,7 @@ run: .venv/run.stamp
 	@exec $(BIN)/python app.py $(ARGS)
 
 test: .venv/test.stamp chromium servers
-	@$(BIN)/python -m compileall -qq -x '/[.]' . && exec $(BIN)/python -m pytest $(or $(ARGS),-q -n 4 --dist loadfile)
+	@$(BIN)/python -m compileall -qq -x '/[.]' . && exec $(BIN)/python -m pytest --all $(or $(ARGS),-q -n 4 --dist loadfile --no-loadscope-reorder)
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .

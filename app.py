@@ -24,7 +24,7 @@ import cherrypy
 import sessions
 from auth import demo
 from auth.accounts import Accounts, check_hashes
-from auth.authenticator import Gate
+from auth.authenticator import Authenticator
 from auth.passwords import hash_password
 from auth.throttle import Throttle
 from pages.account import Account, Devices, Password
@@ -41,14 +41,14 @@ def build(site: Site) -> cherrypy.Application:
     """Make the site: every page has one line here, and can be taken out with it."""
     users = site.settings[USERS_SECTION]
     accounts = (demo.DemoAccounts if site.demo else Accounts)(users, site.accounts_path, site.demo)
-    gate = Gate(accounts, Throttle())
+    authenticator = Authenticator(accounts, Throttle())
 
     root = Tour()  # at /
-    root.login = Login(gate, site.hint)  # at /login, and so on
+    root.login = Login(authenticator, site.hint)  # at /login, and so on
     root.logout = Logout()
     root.account = Account()
-    root.account.password = Password(accounts, gate)
-    root.account.sessions = Devices(gate)
+    root.account.password = Password(accounts, authenticator)
+    root.account.sessions = Devices(authenticator)
     root.healthz = Health()
 
     mount(root, site)  # the lessons and the laboratory, a line each in site.conf

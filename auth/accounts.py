@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 import sessions
 from auth import hashes
-from auth.changes import AccountsUnavailable, Changes
 from auth.passwords import NAME_LENGTH, check_name, weakness
+from auth.users_table import AccountsUnavailable, UsersTable
 from sessions.events import log_event
 from web.settings import StartError
 
@@ -84,7 +84,7 @@ class Accounts:
             StartError: an account has no such hash, or a name or a password that cannot be one.
         """
         self._hasher = hashes.Hasher()
-        self._clock, self._changes = clock, Changes(path, clock)
+        self._clock, self._users = clock, UsersTable(path, clock)
         demo = demo or {}
         self._registered = {folded(name): name for name in demo}
         for name, line in users.items():
@@ -103,11 +103,12 @@ class Accounts:
                 )
         for word in demo.values():
             if hashes.prepared(word) is None:
-                raise StartError(f"the password of the demo account is no text of at most {hashes.MOST} characters")
+                what = f"text of at most {hashes.MAX_LENGTH} characters"
+                raise StartError(f"the password of the demo account must be {what}")
         self._seeds, self._unhashed = dict(users), dict(demo)
         self._names = frozenset(self._registered.values())
         self._hashing = threading.Lock()
-        if users and not self._changes.exists():
+        if users and not self._users.exists():
             log_event("no password was ever changed here, or that file is lost", level=logging.WARNING, file=path)
 
     def __contains__(self, name: object) -> bool:
@@ -131,7 +132,7 @@ class Accounts:
         name = self.registered(name) or ""
         while True:
             moment, hash = self._in_force(name)
-            if not self._hasher.verify(hash or self._hasher.nobody, password) or hash is None:
+            if not self._hasher.verify(hash or self._hasher.dummy_hash, password) or hash is None:
                 return None
             if hashes.is_outdated(hash):
                 hash = self._renewed(name, password, hash)
@@ -151,7 +152,7 @@ class Accounts:
             sessions.Unavailable: it cannot be kept, or too many sign in at once.
         """
         try:
-            return self._changes.write(_CHANGE, self._swap(proof.user, proof.hash, self._hasher.hash(new)))
+            return self._users.write(_CHANGE, self._swap(proof.user, proof.hash, self._hasher.hash(new)))
         except AccountsUnavailable as error:
             raise ReadOnly(str(error)) from error
 
@@ -162,7 +163,7 @@ class Accounts:
         Raises:
             sessions.Unavailable: the changes cannot be read.
         """
-        return self._changes.of(user).valid_since if user in self else None
+        return self._users.row(user).valid_since if user in self else None
 
     def revoke(self, user: str) -> None:
         """Make that moment now, for all processes and for good: later than that of every proof so far, unless the clock
@@ -171,7 +172,7 @@ class Accounts:
         Raises:
             sessions.Unavailable: it cannot be kept.
         """
-        self._changes.write(_REVOKE, {"name": user})
+        self._users.write(_REVOKE, {"name": user})
 
     def _in_force(self, name: str) -> tuple[float, str | None]:
         """The moment of a proof that begins now, and the hash in force.
@@ -181,7 +182,7 @@ class Accounts:
         known one: a table that is locked does not tell them apart either.
         """
         now, seed = self._clock(), self._seeds.get(name)
-        change = self._changes.of(name)
+        change = self._users.row(name)
         if seed is None:
             return now, None
         return max(now, change.valid_since), change.hash if change.seed == _digest(seed) else seed
@@ -203,7 +204,7 @@ class Accounts:
         also where that fails."""
         try:
             new = self._hasher.hash(password)
-            if not self._changes.write(_CHANGE, self._swap(name, old, new)):
+            if not self._users.write(_CHANGE, self._swap(name, old, new)):
                 return old
         except sessions.Unavailable as error:
             log_event("a password hash was not renewed", level=logging.WARNING, account=name, reason=error)

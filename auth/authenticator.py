@@ -39,7 +39,7 @@ class TooManyTries(cherrypy.HTTPError):
         cherrypy.serving.response.headers["Retry-After"] = str(self.retry_after)
 
 
-class Gate:
+class Authenticator:
     """Checks passwords, no more often than the throttle lets through, and notes those that were refused."""
 
     def __init__(self, accounts: Accounts, throttle: Throttle) -> None:

@@ -16,11 +16,11 @@ import argon2
 
 import sessions
 
-MOST = 1024  # characters of a password; OWASP ASVS 5.0, 6.2.9 asks for 64 at least
+MAX_LENGTH = 1024  # characters of a password; OWASP ASVS 5.0, 6.2.9 asks for 64 at least
 
 # The second choice of RFC 9106 section 4: 64 MiB, three passes. The first needs 2 GiB for each sign-in. Named here, and
 # not left to the library's default, so that a new version of it changes no hash unnoticed.
-TODAY = argon2.profiles.RFC_9106_LOW_MEMORY
+CURRENT_PARAMETERS = argon2.profiles.RFC_9106_LOW_MEMORY
 
 # KiB and passes: OWASP's Password Storage Cheat Sheet takes any of these, with one lane or more.
 _LEAST = ((47104, 1), (19456, 2), (12288, 3), (9216, 4), (7168, 5))
@@ -43,13 +43,14 @@ class Hasher:
     """
 
     def __init__(self) -> None:
-        self._argon2 = argon2.PasswordHasher.from_parameters(TODAY)
+        self._argon2 = argon2.PasswordHasher.from_parameters(CURRENT_PARAMETERS)
         self._turn = threading.BoundedSemaphore(_AT_ONCE)
         # Nobody's hash costs what one of today costs. Its result is drawn, not computed: that starts faster, and no
         # password leads to it.
-        salt, result = secrets.token_bytes(TODAY.salt_len), secrets.token_bytes(TODAY.hash_len)
-        options = f"m={TODAY.memory_cost},t={TODAY.time_cost},p={TODAY.parallelism}"
-        self.nobody = f"$argon2id$v={TODAY.version}${options}${_base64(salt)}${_base64(result)}"
+        now = CURRENT_PARAMETERS
+        salt, result = secrets.token_bytes(now.salt_len), secrets.token_bytes(now.hash_len)
+        options = f"m={now.memory_cost},t={now.time_cost},p={now.parallelism}"
+        self.dummy_hash = f"$argon2id$v={now.version}${options}${_base64(salt)}${_base64(result)}"
 
     def hash(self, password: str, salt: bytes | None = None) -> str:
         """Return the hash of a password.
@@ -58,13 +59,13 @@ class Hasher:
             salt: 16 bytes; random unless given.
 
         Raises:
-            ValueError: it is longer than MOST, or no Unicode text.
+            ValueError: it is longer than MAX_LENGTH, or no Unicode text.
             Busy: it was not its turn for five seconds.
             sessions.Unavailable: there is no memory to compute it.
         """
         data = prepared(password)
         if data is None:
-            raise ValueError(f"a password is text of at most {MOST} characters")
+            raise ValueError(f"a password is text of at most {MAX_LENGTH} characters")
         with turn(self._turn):
             try:
                 return self._argon2.hash(data, salt=salt)
@@ -85,10 +86,10 @@ class Hasher:
         data = prepared(password)
         with turn(self._turn):
             if data is None:
-                return self._fits(self.nobody, b"")
+                return self._fits(self.dummy_hash, b"")
             right = self._fits(hash, data)
             if not right and is_outdated(hash):
-                self._fits(self.nobody, data)
+                self._fits(self.dummy_hash, data)
             return right
 
     def _fits(self, hash: str, data: bytes) -> bool:
@@ -130,10 +131,10 @@ def is_outdated(hash: str) -> bool:
     check_needs_rehash() says so of a dearer hash as well, which would then be replaced by a weaker one.
     """
     found = argon2.extract_parameters(hash)
-    if found.memory_cost * found.time_cost < TODAY.memory_cost * TODAY.time_cost:
+    if found.memory_cost * found.time_cost < CURRENT_PARAMETERS.memory_cost * CURRENT_PARAMETERS.time_cost:
         return True
     sizes = ("version", "salt_len", "hash_len")
-    return any(dataclasses.asdict(found)[size] < dataclasses.asdict(TODAY)[size] for size in sizes)
+    return any(dataclasses.asdict(found)[size] < dataclasses.asdict(CURRENT_PARAMETERS)[size] for size in sizes)
 
 
 def is_weak(hash: str) -> bool:
@@ -145,7 +146,7 @@ def is_weak(hash: str) -> bool:
 
 def demo_salt(name: str) -> bytes:
     """Return a salt that is the same at every start, for the hash of a demo account."""
-    return hashlib.sha256(b"demo account\0" + name.encode()).digest()[: TODAY.salt_len]
+    return hashlib.sha256(b"demo account\0" + name.encode()).digest()[: CURRENT_PARAMETERS.salt_len]
 
 
 def prepared(password: str) -> bytes | None:
@@ -154,7 +155,7 @@ def prepared(password: str) -> bytes | None:
     The same letter may come from another keyboard as another sequence of characters, so the text is brought to one form
     (NFKC, NIST SP 800-63B). Nothing else is changed or cut off (OWASP ASVS 5.0, 6.2.8).
     """
-    if len(password) > MOST:
+    if len(password) > MAX_LENGTH:
         return None
     try:
         return unicodedata.normalize("NFKC", password).encode()

@@ -15,7 +15,7 @@ from auth import hashes
 from web import settings
 from web.settings import StartError
 
-LEAST = 15  # characters: NIST SP 800-63B-4 section 3.1.1.2 for a password without a second factor
+MIN_LENGTH = 15  # characters: NIST SP 800-63B-4 section 3.1.1.2 for a password without a second factor
 NAME_LENGTH = 100  # characters
 
 _SITE_WORDS = ("cherrypy", "sessions", "session", "cookie", "cloakroom", "ticket", "demonstration", "account")
@@ -37,10 +37,10 @@ def weakness(password: str, name: str) -> str | None:
     """
     data = hashes.prepared(password)
     if data is None:
-        return f"Please use at most {hashes.MOST} characters, and only such as can be typed."
+        return f"Please use at most {hashes.MAX_LENGTH} characters, and only such as can be typed."
     text = data.decode()
-    if len(text) < LEAST:
-        return f"Please use at least {LEAST} characters: this has {len(text)}. Several words make that easy."
+    if len(text) < MIN_LENGTH:
+        return f"Please use at least {MIN_LENGTH} characters: this has {len(text)}. Several words make that easy."
     words = _words_of(name)
     rest = text.casefold()
     for word in sorted(words, key=len, reverse=True):

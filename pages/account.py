@@ -15,7 +15,7 @@ import cherrypy
 import sessions
 from auth import device
 from auth.accounts import Accounts, weakness
-from auth.authenticator import Gate, refuse_passwords_in_address
+from auth.authenticator import Authenticator, refuse_passwords_in_address
 from pages.login import HOME, Login, enter
 from sessions import codec
 from sessions.events import log_event
@@ -61,9 +61,9 @@ class Password:
     path = f"{HOME}/password"
     _cp_config = rendering.NO_SLASH
 
-    def __init__(self, accounts: Accounts, gate: Gate) -> None:
-        """Take the accounts, and the gate that checks who asks."""
-        self._accounts, self._gate = accounts, gate
+    def __init__(self, accounts: Accounts, authenticator: Authenticator) -> None:
+        """Take the accounts, and the authenticator that checks who asks."""
+        self._accounts, self._authenticator = accounts, authenticator
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET", "POST"])
@@ -75,7 +75,7 @@ class Password:
         """
         refuse_passwords_in_address()
         old, chosen = rendering.text_field("current", current), rendering.text_field("new", new)
-        if cherrypy.session.user is None and is_sent_again(self._gate, chosen):
+        if cherrypy.session.user is None and is_sent_again(self._authenticator, chosen):
             self._changed()
         user = user_or_sign_in(self.path)
         if cherrypy.request.method != "POST":
@@ -85,7 +85,7 @@ class Password:
         wrong = self._mistakes(old, chosen, rendering.text_field("again", again))
         if wrong:
             return self._form(wrong, ends)
-        proof = self._gate.check(user, old)
+        proof = self._authenticator.check(user, old)
         weak = weakness(chosen, user) if proof else None  # up to 0.3 s, not for whoever does not know the password
         if weak:
             return self._form({"new": weak}, ends)
@@ -94,7 +94,7 @@ class Password:
             if proof:
                 log_event("password not changed: it was changed meanwhile", level=logging.WARNING, account=user)
             backend = rendering.backend()
-            if backend and not backend.revokes and is_sent_again(self._gate, chosen):
+            if backend and not backend.revokes and is_sent_again(self._authenticator, chosen):
                 self._changed()  # its old cookie still opens what the first form has found
             return self._form({"current": _NOT_CURRENT}, ends, status=403)
         log_event("password changed", account=user)
@@ -142,9 +142,9 @@ class Devices:
     path = f"{HOME}/sessions"
     _cp_config = rendering.NO_SLASH
 
-    def __init__(self, gate: Gate) -> None:
-        """Take the gate that checks who asks."""
-        self._gate = gate
+    def __init__(self, authenticator: Authenticator) -> None:
+        """Take the authenticator that checks who asks."""
+        self._authenticator = authenticator
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET", "POST"])
@@ -156,7 +156,7 @@ class Devices:
         """
         refuse_passwords_in_address()
         chosen, typed = rendering.text_field("end", end), rendering.text_field("password", password)
-        again = cherrypy.session.user is None and is_sent_again(self._gate, typed)
+        again = cherrypy.session.user is None and is_sent_again(self._authenticator, typed)
         user = user_or_sign_in(self.path)
         if cherrypy.request.method != "POST":
             return self._list()
@@ -165,7 +165,7 @@ class Devices:
             raise cherrypy.HTTPError(400, f"Say which session to end: end=REFERENCE of one, or end={OTHERS}.")
         if not typed:  # a slip, which is not counted as a try
             return self._list("Type your password first. Nothing was ended.", 400)
-        proof = None if again else self._gate.check(user, typed)
+        proof = None if again else self._authenticator.check(user, typed)
         if proof:
             enter(proof, cherrypy.session.remembered)
         elif not again:
@@ -214,7 +214,7 @@ def user_or_sign_in(path: str) -> str:
     return user
 
 
-def is_sent_again(gate: Gate, password: str) -> bool:
+def is_sent_again(authenticator: Authenticator, password: str) -> bool:
     """Tell whether a form that asks for a password is sent once more, by a double click or because no answer came, and
     sign its sender in.
 
@@ -224,7 +224,7 @@ def is_sent_again(gate: Gate, password: str) -> bool:
     rendering.no_store()
     session = cherrypy.session
     record = _former(session) if password else None
-    proof = gate.check(record.user, password) if record else None
+    proof = authenticator.check(record.user, password) if record else None
     if record and proof:
         enter(proof, record.remembered)
         for key, value in codec.decode(record.data).items():  # what has moved is here already

@@ -9,7 +9,7 @@ import cherrypy
 
 from auth import device
 from auth.accounts import Proof
-from auth.authenticator import Gate, refuse_passwords_in_address
+from auth.authenticator import Authenticator, refuse_passwords_in_address
 from sessions.cookies import is_https
 from sessions.events import log_event
 from web import csrf, rendering, times
@@ -31,9 +31,9 @@ class Login:
     lesson = rendering.Lesson("/login", "Sign in", "Who you are is one more thing to keep, under a new session id.", 50)
     _cp_config = rendering.NO_SLASH
 
-    def __init__(self, gate: Gate, hint: str | None = None) -> None:
-        """Take the gate that checks who comes, and a hint to show beside the form (for development only)."""
-        self._gate, self._hint = gate, hint
+    def __init__(self, authenticator: Authenticator, hint: str | None = None) -> None:
+        """Take the authenticator that checks who comes, and a hint to show beside the form (for development only)."""
+        self._authenticator, self._hint = authenticator, hint
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET", "POST"])
@@ -59,7 +59,7 @@ class Login:
         # its answer is the one that the browser takes, and its hash may be ready first.
         kept = cherrypy.session.originalid and not cherrypy.session.missing
         username, stays = rendering.text_field("username", username), bool(rendering.text_field("stay", stay))
-        proof = self._gate.check(username, rendering.text_field("password", password))
+        proof = self._authenticator.check(username, rendering.text_field("password", password))
         if not proof:
             return self._form(target, username, stays, error="That name and password do not go together.")
         enter(proof, stays)

@@ -29,7 +29,7 @@ NO_SLASH = {"tools.trailing_slash.on": False}
 _HIDDEN_CHARACTERS = {code: 0x2400 + code for code in range(0x20)} | {0x7F: 0x2421}
 _HIDDEN_CHARACTERS |= dict.fromkeys([*range(0x80, 0xA0), *range(0xD800, 0xE000)], 0xFFFD)
 
-SLOT = b"<!-- what is known when the session has been saved -->"
+PLACEHOLDER = b"<!-- what is known when the session has been saved -->"
 
 _HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
@@ -64,7 +64,7 @@ def lesson_at(path: str) -> Lesson | None:
     return getattr(page, "experiment", None) or getattr(page, "lesson", None)
 
 
-def pictures(text: object) -> str:
+def visible(text: object) -> str:
     """Return the text with each control character replaced by its visible Unicode picture (NUL becomes U+2400).
 
     What has no picture (C1 controls, lone surrogates) becomes U+FFFD.
@@ -82,7 +82,7 @@ def base() -> str:
 
     It begins with the Host header, which is a visitor's text like any other.
     """
-    return pictures(cherrypy.request.base) + url("")
+    return visible(cherrypy.request.base) + url("")
 
 
 def typed(command: str) -> Markup:
@@ -111,9 +111,9 @@ _templates = jinja2.Environment(
 )
 
 
-def shown(text: object, most: int = 200) -> str:
+def shortened(text: object, most: int = 200) -> str:
     """Return a text as a page shows it: without control characters, and not endless."""
-    text = pictures(text)
+    text = visible(text)
     return text if len(text) <= most else f"{text[:most]}… ({len(text)} characters)"
 
 
@@ -124,7 +124,7 @@ def templates_from(folder: Path, **functions: Callable[..., Any]) -> None:
     _templates.globals.update(functions)
 
 
-_templates.filters |= {"pictures": pictures, "shown": shown}
+_templates.filters |= {"visible": visible, "shortened": shortened}
 
 
 def cookie_came() -> bool:
@@ -139,7 +139,7 @@ def session_reference() -> str | None:
 
 def slot() -> Markup:
     """Return what the layout leaves for a tool that fills it in later, see lessons/xray; nothing without one."""
-    return Markup(SLOT.decode() if getattr(cherrypy.request, "slot", False) else "")  # noqa: S704 - a constant
+    return Markup(PLACEHOLDER.decode() if getattr(cherrypy.request, "slot", False) else "")  # noqa: S704 - a constant
 
 
 _templates.globals.update(url=url, base=base, navigation=lessons, lesson_at=lesson_at, backend=backend, slot=slot)

@@ -138,7 +138,7 @@ def _changes(steps: list[sessions.Event]) -> list[tuple[str, str | None, str | N
 
 
 def _values(record: sessions.Record) -> dict[str, str]:
-    values = {str(key): rendering.shown(repr(value)) for key, value in codec.decode(record.data).items()}
+    values = {str(key): rendering.shortened(repr(value)) for key, value in codec.decode(record.data).items()}
     return values | ({"(signed in)": record.user} if record.user else {})
 
 
@@ -161,7 +161,7 @@ def _stored() -> dict[str, Any] | None:
     now, text = store.clock(), store.describe_record(key, record)
     return {
         "place": store.describe_location(key),
-        "text": rendering.shown(text, 400),
+        "text": rendering.shortened(text, 400),
         "bytes": len(text),
         "values": _values(record),
         "ends": [(when, times.iso(end), times.duration(max(0, end - now))) for when, end in ends.items()],

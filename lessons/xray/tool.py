@@ -67,11 +67,11 @@ def fill() -> None:
     key = session.claimed_key[-64:] if isinstance(session, sessions.Session) else ""
     if 300 <= int(str(response.status or 200)[:3]) < 400:
         _keep(key, report.of_request())
-    elif _is_page(response) and rendering.SLOT in (body := response.collapse_body()):
+    elif _is_page(response) and rendering.PLACEHOLDER in (body := response.collapse_body()):
         with _mutex:
             before = _before.pop(key, None)
         panel = rendering.fragment("xray/panel.html", now=report.of_request(), before=before, **source.of_request())
-        response.body = body.replace(rendering.SLOT, panel, 1)
+        response.body = body.replace(rendering.PLACEHOLDER, panel, 1)
         response.headers.setdefault("Cache-Control", "no-store")
 
 

@@ -19,7 +19,7 @@ import argon2
 import pytest
 
 import sessions
-from auth import changes, hashes
+from auth import hashes, users_table
 from auth.accounts import Accounts, Proof
 from auth.demo import demo_account
 from tests.support.application import logged
@@ -41,7 +41,7 @@ def path(tmp_path: Path) -> Path:
 @pytest.fixture
 def open_accounts(path: Path, monkeypatch: pytest.MonkeyPatch) -> Open:
     """Return a function that opens the accounts as a start of the site does: ada's, unless `users` says otherwise."""
-    monkeypatch.setattr(hashes, "TODAY", CHEAP)
+    monkeypatch.setattr(hashes, "CURRENT_PARAMETERS", CHEAP)
     configured = line(FIRST)
 
     def open(users: dict[str, Any] | None = None, at: Path = path, **options: Any) -> Accounts:
@@ -240,7 +240,7 @@ def test_a_hash_cheaper_than_todays_is_replaced_when_its_owner_signs_in(
     open_accounts: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     users = {"ada": line(FIRST, CHEAP)}
-    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    monkeypatch.setattr(hashes, "CURRENT_PARAMETERS", DEARER)
     accounts = open_accounts(users)
     with computed() as costs:
         assert accounts.verify("ada", FIRST)
@@ -252,7 +252,7 @@ def test_a_hash_cheaper_than_todays_is_replaced_when_its_owner_signs_in(
 def test_a_wrong_password_for_a_hash_cheaper_than_todays_costs_no_less_than_an_unknown_name(
     open_accounts: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    monkeypatch.setattr(hashes, "CURRENT_PARAMETERS", DEARER)
     accounts = open_accounts({"ada": line(FIRST, CHEAP)})
     for name, password, cost in [("eve", SECOND, [128]), ("ada", SECOND, [64, 128]), ("ada", "x" * 1025, [128])]:
         with computed() as costs:
@@ -269,7 +269,7 @@ def test_renewing_a_hash_does_not_bring_back_a_password_changed_meanwhile(
     open_accounts: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The change comes between the check of the old password and its new hash."""
-    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    monkeypatch.setattr(hashes, "CURRENT_PARAMETERS", DEARER)
     users = {"ada": line(FIRST, CHEAP)}
     accounts, other = open_accounts(users), open_accounts(users)
     renewed = accounts._renewed
@@ -286,7 +286,7 @@ def test_renewing_a_hash_does_not_bring_back_a_password_changed_meanwhile(
 def test_two_who_renew_a_hash_at_the_same_time_both_get_in_and_can_change_the_password(
     open_accounts: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    monkeypatch.setattr(hashes, "CURRENT_PARAMETERS", DEARER)
     users = {"ada": line(FIRST, CHEAP)}
     accounts, other = open_accounts(users), open_accounts(users)
     renewed = accounts._renewed
@@ -298,7 +298,7 @@ def test_two_who_renew_a_hash_at_the_same_time_both_get_in_and_can_change_the_pa
 def test_where_nothing_can_be_written_an_old_hash_still_signs_in(
     open_accounts: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hashes, "TODAY", DEARER)
+    monkeypatch.setattr(hashes, "CURRENT_PARAMETERS", DEARER)
     accounts = open_accounts({"ada": line(FIRST, CHEAP)}, at=Path("/proc/none/accounts.sqlite"))
     sessions.install()
     with logged() as lines:
@@ -379,7 +379,7 @@ def test_writers_at_the_same_time_all_get_through(open_accounts: Open) -> None:
     with ThreadPoolExecutor(len(users)) as threads:
         list(threads.map(revoke, writers, users))
     assert all(open_accounts(users).valid_since(name) for name in users)
-    assert len(list(Path(writers[0]._changes._path).parent.iterdir())) == 1, "something was left behind"
+    assert len(list(Path(writers[0]._users._path).parent.iterdir())) == 1, "something was left behind"
 
 
 # --- what happens while a password is looked at -----------------------------------------------------------------------
@@ -443,7 +443,7 @@ def test_a_revocation_that_waits_for_the_disk_is_later_than_a_proof_begun_meanwh
     accounts = open_accounts(clock=clock)
     accounts.revoke("ada")
     proofs = []
-    connect = changes.Changes._connect
+    connect = users_table.UsersTable._connect
 
     def waits(path: Path) -> sqlite3.Connection:
         if not proofs:
@@ -452,7 +452,7 @@ def test_a_revocation_that_waits_for_the_disk_is_later_than_a_proof_begun_meanwh
             proofs.append(open_accounts(clock=clock).verify("ada", FIRST))
         return connect(path)
 
-    monkeypatch.setattr(changes.Changes, "_connect", staticmethod(waits))
+    monkeypatch.setattr(users_table.UsersTable, "_connect", staticmethod(waits))
     accounts.revoke("ada")
     proof, since = proofs[1], accounts.valid_since("ada")
     assert proof and since and proof.moment < since
@@ -540,7 +540,7 @@ def test_where_nothing_can_be_written_one_signs_in_but_keeps_the_old_password(op
 def test_a_locked_table_tells_nobody_which_accounts_exist(
     accounts: Accounts, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(changes, "_TIMEOUT", 0.01)
+    monkeypatch.setattr(users_table, "_TIMEOUT", 0.01)
     accounts.revoke("ada")
     with closing(sqlite3.connect(path, isolation_level=None)) as other:
         other.execute("BEGIN EXCLUSIVE")

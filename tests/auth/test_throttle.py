@@ -15,7 +15,7 @@ import pytest
 import sessions
 from auth import hashes, throttle
 from auth.accounts import Accounts
-from auth.authenticator import Gate
+from auth.authenticator import Authenticator
 from auth.throttle import Throttle
 from tests.support.application import application, logged
 from tests.support.client import Response, WsgiClient
@@ -367,13 +367,13 @@ def test_the_order_of_tries_never_lets_more_through_than_the_rules(slow: Throttl
     assert max(let.values()) <= 5 + 12, "five at once, and the waits of an hour add up to no more than twelve"
 
 
-# --- the gate ---------------------------------------------------------------------------------------------------------
+# --- the authenticator ------------------------------------------------------------------------------------------------
 
 
 class Door:
-    """A page that asks the gate: /NAME/right or /NAME/wrong."""
+    """A page that asks the authenticator: /NAME/right or /NAME/wrong."""
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Authenticator) -> None:
         self.gate = gate
 
     @cherrypy.expose
@@ -386,9 +386,9 @@ class Door:
 @pytest.fixture
 def ask(tmp_path: Path, slow: Throttle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Response]:
     """Return a function that tries a password over WSGI."""
-    monkeypatch.setattr(hashes, "TODAY", CHEAP)
+    monkeypatch.setattr(hashes, "CURRENT_PARAMETERS", CHEAP)
     accounts = Accounts({"ada": line(PASSWORD)}, tmp_path / "accounts.sqlite")
-    client = WsgiClient(application(Door(Gate(accounts, slow)), storage_type="ram"))
+    client = WsgiClient(application(Door(Authenticator(accounts, slow)), storage_type="ram"))
     return lambda name, password: client.get(f"/{name}/{'right' if password == PASSWORD else 'wrong'}")
 
 

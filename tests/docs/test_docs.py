@@ -191,6 +191,11 @@ RUN_BY = {
     "DEMO_PASSWORD=cloakroom make run": "test_docs.py::test_every_command_of_the_tutorial_prints_what_it_shows",
     '.venv/bin/python app.py new ../shop --name "The shop"':
         "test_new.py::test_a_new_site_takes_a_page_as_its_readme_says_and_passes_its_checks_and_tests",
+    **dict.fromkeys(
+        ("python3 -m venv .venv", ".venv/bin/python -m pip install -r requirements.txt", ".venv/bin/python app.py"),
+        "test_install.py::test_three_lines_of_pip_start_the_site",
+    ),
+    "uv run app.py": "test_install.py::test_one_line_of_uv_starts_the_site",
     "pip install .": "test_package.py::test_a_program_runs_from_an_empty_folder_with_nothing_but_the_wheel_installed",
     "python examples/cookie.py": "test_examples.py::test_the_cookie_is_set_read_and_deleted",
     "python examples/counter.py": "test_examples.py::test_the_counter_counts_for_each_visitor",

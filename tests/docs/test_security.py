@@ -75,4 +75,4 @@ def test_every_requirement_that_the_code_cites_is_there() -> None:
 def test_the_words_that_passwords_must_not_be_built_from_are_those_of_the_code() -> None:
     [words] = re.findall(r"the site's own words: ([\w,\s]+)\.", PAGE)
     assert tuple(re.split(r",\s+", words)) == passwords._SITE_WORDS
-    assert f"has {passwords.LEAST} to " in PAGE
+    assert f"has {passwords.MIN_LENGTH} to " in PAGE

@@ -163,7 +163,7 @@ def test_whoever_comes_through_a_proxy_on_this_machine_does_not_see_it() -> None
 
 
 def test_it_gets_into_no_json(visitor: CheckedClient) -> None:
-    words = site_pages.SLOT.decode()
+    words = site_pages.PLACEHOLDER.decode()
     assert visitor.get("/cookie/read", Cookie=f"cookieName={words}", **JSON).json["cookies"] == {"cookieName": words}
 
 

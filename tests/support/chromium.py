@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -46,6 +47,7 @@ def chromium() -> Iterator[Browser]:
     if sync_playwright is None:
         raise MissingError("Playwright is missing; pip install -r requirements-dev.txt installs it")
     program(LIGHT)  # before Playwright starts, of which there can be one only
+    sys.audit("subprocess.Popen")  # as it is about to do in an event loop, where a skip would get lost
     with sync_playwright() as playwright, launched(playwright.chromium, LIGHT) as browser:
         yield browser
 

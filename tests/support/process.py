@@ -127,9 +127,13 @@ class Process:
     def start(self) -> None:
         """Start it, and wait until it is ready."""
         self.log = tempfile.TemporaryFile()
-        self.process = subprocess.Popen(
-            self.command, cwd=self.cwd, env=self.variables(), stdout=self.log, stderr=self.log, **self._options
-        )
+        try:
+            self.process = subprocess.Popen(
+                self.command, cwd=self.cwd, env=self.variables(), stdout=self.log, stderr=self.log, **self._options
+            )
+        except BaseException:  # a test that may start no program is skipped here
+            self.log.close()
+            raise
         leaks.recorder.sources.append(self)
         try:
             self.wait_until(self.ready, "start")

@@ -38,7 +38,7 @@ def test_make_alone_names_every_command() -> None:
 
 COMMANDS = {
     "run": "app.py --port 9000",
-    "test": "-m pytest -k counter",
+    "test": "-m pytest --all -k counter",
     "check": ".venv/bin/mypy",
 }
 if (ROOT / "docs").is_dir():

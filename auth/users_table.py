@@ -30,7 +30,7 @@ class AccountsUnavailable(sessions.Unavailable):
     public = "The accounts do not answer. Please try again in a moment."
 
 
-class Change(NamedTuple):
+class UserRow(NamedTuple):
     """What the table has of an account.
 
     Attributes:
@@ -44,7 +44,7 @@ class Change(NamedTuple):
     valid_since: float = 0.0
 
 
-class Changes:
+class UsersTable:
     """The table, at `path`. The first write makes it, for its owner alone; a site that only reads needs no such place.
 
     Every request of somebody signed in reads once. All threads share one open connection for that: it takes 11 us, and
@@ -58,7 +58,7 @@ class Changes:
         self._turn = threading.Lock()
         self._file: tuple[int, int] | None = None  # which one the reader has open: device and inode
 
-    def of(self, name: str) -> Change:
+    def row(self, name: str) -> UserRow:
         """Return what has changed of an account; nothing, where nothing was ever written.
 
         Raises:
@@ -71,7 +71,7 @@ class Changes:
                 reader = self._opened()
                 query = "SELECT seed, hash, valid_since FROM accounts WHERE name = ?"
                 rows = reader.execute(query, (name,)).fetchall() if reader else []
-            return Change(*rows[0]) if rows else Change()
+            return UserRow(*rows[0]) if rows else UserRow()
         finally:
             self._turn.release()
 
