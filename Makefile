@@ -48,6 +48,7 @@ test: .venv/test.stamp chromium servers
 
 check: .venv/test.stamp
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check --quiet .
 	$(BIN)/mypy
 
 # A version that is locked stays: delete its lines, or a whole file, to get a newer one.

@@ -48,8 +48,8 @@ def _parser() -> Parser:
     on_site.add_argument("--profile", metavar="NAME", help="the site's profile (default: the one it chooses itself)")
     on_site.add_argument("--config", metavar="FILE", help="one more file of settings, as the site is started with")
     on_site.add_argument("--production", action="store_true", help="if the site is started with --production")
-    on_site.add_argument("--app", metavar="MODULE:FACTORY", default="app:create_app", help="the function that makes "
-                         "the site, called with NAME and FILE, and with production=True (default: %(default)s)")
+    on_site.add_argument("--app", metavar="MODULE:FACTORY", default="app:create_app", help="the function that "
+                         "makes the site, called with NAME, FILE, production=True (default: %(default)s)")  # fmt: skip
     add = commands.add_parser("list", parents=[on_site], help="show the live sessions")
     add.add_argument("--user", metavar="NAME", help="of this account only")
     add.add_argument("--json", action="store_true", help="as JSON, for programs")
