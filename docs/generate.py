@@ -68,6 +68,8 @@ _VARIABLES = {
     "STORAGE_PATH": "a relative one starts at the folder of the project. Changed passwords are kept there as well",
     "ACCOUNTS_PATH": "the SQLite file for changed passwords, when it is to be elsewhere",
     "SCRIPT_NAME": "the path of a proxy below which visitors find the site",
+    "TRUSTED_PROXIES": "networks with commas between; takes effect with `deploy/behind-proxy.conf`, or where a file of "
+    "settings names the option",
     "MOUNT": "a package of further pages: its function `mount(root, site)` adds them",
     "XDG_STATE_HOME": "the folder for a secret that the `cookie` profile made itself, on a loopback address only",
     "DEMO_PASSWORD": "the password of the demo account `ada`. Without it a random one is printed, and shown on the "

@@ -49,6 +49,7 @@ ENVIRONMENT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "DATABASE_URL": ("/", "tools.sessions.dsn", str),
     "ACCOUNTS_PATH": ("/", "accounts.path", str),
     "SCRIPT_NAME": ("/", "wsgi.proxy.prefix", str),
+    "TRUSTED_PROXIES": ("/", "wsgi.proxy.trusted", lambda text: [one.strip() for one in text.split(",")]),
     "MOUNT": ("/", "mount.more", str),
 }
 # Options that hold a path; a relative one starts at the project's folder, wherever the site is started from.
