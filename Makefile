@@ -99,6 +99,7 @@ servers:
 	@command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || { $(call apt_install,pgbouncer); }
 	@command -v haproxy >/dev/null || [ -x /usr/sbin/haproxy ] || { $(call apt_install,haproxy); }
 	@command -v nginx >/dev/null || [ -x /usr/sbin/nginx ] || { $(call apt_install,nginx); }
+	@command -v systemd-analyze >/dev/null || { $(call apt_install,systemd); }
 	@command -v wrk >/dev/null || { $(call apt_install,wrk); }
 
--include docs/targets.mk bench/targets.mk
+-include docs/targets.mk bench/targets.mk deploy/targets.mk
