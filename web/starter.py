@@ -19,7 +19,9 @@ from web.settings import ROOT, StartError, one_line
 ALONG = (
     "app.py", "auth", "deploy", "pages", "services", "sessions", "static", "templates", "web",
     "tests/__init__.py", "tests/conftest.py", "tests/auth", "tests/pages", "tests/sessions", "tests/support",
-    "tests/web", ".ci", ".gitignore", "LICENSE", "Makefile", "Procfile", "requirements.txt", "requirements-dev.txt",
+    "tests/web", "tests/deploy", ".ci", ".devcontainer", ".dockerignore", ".editorconfig", ".env.example", ".github",
+    ".gitignore", ".pre-commit-config.yaml", "Dockerfile", "LICENSE", "Makefile", "Procfile", "compose.yaml",
+    "requirements.txt", "requirements-dev.txt",
 )  # fmt: skip
 README = Path(__file__).with_suffix(".md")
 _LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "*.pyc", "test_new.py")  # the test of this module
