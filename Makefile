@@ -37,7 +37,7 @@ help::
 	@echo 'make test         run every test              (ARGS="tests/sessions/test_rules.py -k counter")'
 	@echo 'make check        lint and check types'
 	@echo 'make lock         write the requirements files anew from pyproject.toml'
-	@echo 'make services     start Memcached and PostgreSQL for development; make services-stop ends them'
+	@echo 'make services     start Memcached, PostgreSQL and Redis for development; make services-stop ends them'
 	@echo 'make clean        remove what these commands made; sessions in var/ stay'
 
 run: .venv/run.stamp
@@ -94,6 +94,7 @@ chromium:
 
 servers:
 	@command -v memcached >/dev/null || { $(call apt_install,memcached); }
+	@command -v redis-server >/dev/null || { $(call apt_install,redis-server); }
 	@ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || command -v postgres >/dev/null || \
 		{ $(call apt_install,postgresql); }
 	@command -v pgbouncer >/dev/null || [ -x /usr/sbin/pgbouncer ] || { $(call apt_install,pgbouncer); }

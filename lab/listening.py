@@ -14,7 +14,7 @@ from services import account
 
 # Nothing else is stopped. An editor that forwards a port, or a systemd that starts a server when somebody asks, listens
 # in its place: with its children it would take this site along, and whoever was to let it go on.
-_SERVERS = {"memcached", "postgres", "pgbouncer"}
+_SERVERS = {"memcached", "postgres", "pgbouncer", "redis-server", "valkey-server"}
 _LISTENING = "0A"  # the state of a socket in /proc/net/tcp
 
 

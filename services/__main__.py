@@ -1,6 +1,6 @@
-"""`python -m services start|stop|status`: Memcached and PostgreSQL for development, in var/services of the project.
+"""`python -m services start|stop|status`: Memcached, Redis and PostgreSQL for development, in var/services.
 
-Both listen on 127.0.0.1 only, as an unprivileged account, and take whoever is on this machine without a password. No
+They listen on 127.0.0.1 only, as an unprivileged account, and take whoever is on this machine without a password. No
 service of the system is touched.
 """
 
@@ -17,24 +17,29 @@ from pathlib import Path
 from . import ServiceError, account
 from .memcached import Memcached
 from .postgresql import Postgresql
+from .redis import Redis
+from .server import Server
 
 FOLDER = Path(__file__).resolve().parent.parent / "var" / "services"
 _SECONDS = 30  # an end takes less than one
 
 
 class Development:
-    """The two servers on their usual ports, which are not the ports of the system's own.
+    """The servers on their usual ports, which are not the ports of the system's own.
 
     Args:
         folder: where their data, logs and process ids are kept.
-        memcached_port, postgresql_port: on 127.0.0.1.
+        memcached_port, postgresql_port, redis_port: on 127.0.0.1.
     """
 
-    def __init__(self, folder: Path = FOLDER, memcached_port: int = 11311, postgresql_port: int = 55432) -> None:
+    def __init__(
+        self, folder: Path = FOLDER, memcached_port: int = 11311, postgresql_port: int = 55432, redis_port: int = 16379
+    ) -> None:
         self.folder = folder
         self.memcached = Memcached(folder / "memcached", memcached_port)
         self.postgresql = Postgresql(folder / "postgresql", postgresql_port)
-        self._pid_file = folder / "memcached.pid"
+        self.redis = Redis(folder / "redis", redis_port)
+        self._processes: list[Server] = [self.memcached, self.redis]
 
     def start(self) -> None:
         """Start what does not run.
@@ -45,48 +50,53 @@ class Development:
         self.folder.mkdir(parents=True, exist_ok=True)
         if account():
             shutil.chown(self.folder, "nobody", "nogroup")
-        if not self._memcached_pid():
-            if self.memcached.answers():
-                raise ServiceError(f"port {self.memcached.port} is in use by another program")
-            self.memcached.start()
-            if self.memcached.process:
-                self._pid_file.write_text(f"{self.memcached.process.pid}\n")
+        for server in self._processes:
+            if not self._pid(server):
+                server.start()
+                if server.process:
+                    self._pid_file(server).write_text(f"{server.process.pid}\n")
         self.postgresql.start()
 
     def stop(self) -> None:
         """Stop what runs."""
-        self.memcached.stop()  # does nothing if another process has started it
-        if pid := self._memcached_pid():
-            os.kill(pid, signal.SIGTERM)
-            end = time.monotonic() + _SECONDS
-            while self._memcached_pid():
-                if time.monotonic() > end:
-                    raise ServiceError(f"memcached (process {pid}) does not end")
-                time.sleep(0.02)
-        self._pid_file.unlink(missing_ok=True)
+        for server in self._processes:
+            server.stop()  # does nothing if another process has started it
+            if pid := self._pid(server):
+                os.kill(pid, signal.SIGTERM)
+                end = time.monotonic() + _SECONDS
+                while self._pid(server):
+                    if time.monotonic() > end:
+                        raise ServiceError(f"{server.name} (process {pid}) does not end")
+                    time.sleep(0.02)
+            self._pid_file(server).unlink(missing_ok=True)
         self.postgresql.stop()
 
     def status(self) -> str:
         """A line for each server."""
-        running = {"memcached": self._memcached_pid(), "postgresql": self.postgresql.pid}
-        ports = {"memcached": self.memcached.port, "postgresql": self.postgresql.port}
+        found = [(server.name, server.port, self._pid(server)) for server in self._processes]
         return "\n".join(
-            f"{name} runs on 127.0.0.1:{ports[name]} (process {pid})" if pid else f"{name} does not run"
-            for name, pid in running.items()
+            f"{name} runs on 127.0.0.1:{port} (process {pid})" if pid else f"{name} does not run"
+            for name, port, pid in [*found, ("postgresql", self.postgresql.port, self.postgresql.pid)]
         )
 
     def settings(self) -> str:
         """What a site has to be told, as shell commands."""
-        return f"export MEMCACHED_SERVERS={self.memcached.address}\nexport DATABASE_URL={self.postgresql.dsn}"
+        return (
+            f"export MEMCACHED_SERVERS={self.memcached.address}\nexport DATABASE_URL={self.postgresql.dsn}\n"
+            f"export REDIS_URL={self.redis.url}"
+        )
 
-    def _memcached_pid(self) -> int | None:
+    def _pid_file(self, server: Server) -> Path:
+        return self.folder / f"{server.name}.pid"
+
+    def _pid(self, server: Server) -> int | None:
         """The process in the pid file, if it still is that server: its number may have gone to another program."""
         try:
-            pid = int(self._pid_file.read_text())
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            pid = int(self._pid_file(server).read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
         except (OSError, ValueError):
             return None
-        return pid if b"memcached" in command[0] and str(self.memcached.port).encode() in command else None
+        return pid if server.program.encode() in command and str(server.port).encode() in command else None
 
 
 def main() -> int:

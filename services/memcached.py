@@ -2,120 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import socket
-import subprocess
-import time
-from collections.abc import Sequence
-from pathlib import Path
+import re
 
-from . import ServiceError, account, free_port
-
-_SECONDS = 30  # a start takes 10 ms; only a machine under heavy load, or a defect, gets there
+from . import ServiceError
+from .server import Server
 
 
-class Memcached:
-    """`memcached` on a port of 127.0.0.1, which any program of this machine may use.
+class Memcached(Server):
+    """`memcached`; `address` is what `servers`, or MEMCACHED_SERVERS, has to name."""
 
-    Args:
-        folder: where its log goes; made if it is missing.
-        port: 0 for a free one; it keeps it over a restart.
-        options: more arguments of its command line.
-    """
+    name = program = package = "memcached"
 
-    def __init__(self, folder: Path, port: int = 0, options: Sequence[str] = ()) -> None:
-        self.folder = folder
-        self.port = port or free_port()
-        self.options = list(options)
-        self.process: subprocess.Popen[bytes] | None = None
+    def arguments(self) -> list[str]:
+        # -U 0: no UDP, which would let a stranger's packets in and be of no use.
+        return ["-l", "127.0.0.1", "-p", str(self.port), "-U", "0"]
 
-    @property
-    def address(self) -> str:
-        """What `servers`, or MEMCACHED_SERVERS, has to name."""
-        return f"127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        """Start it and wait until it answers.
-
-        Raises:
-            ServiceError: the program is missing, or the server ended or does not answer; with what it printed.
-        """
-        program = shutil.which("memcached", path="/usr/bin:/usr/local/bin:/opt/homebrew/bin")
-        if program is None:
-            raise ServiceError("memcached is missing. Install it with: sudo apt-get install memcached")
-        self.folder.mkdir(parents=True, exist_ok=True)
-        log = self.folder / "memcached.log"
-        # -U 0: no UDP, which would let a stranger's packets in and be of no use. A session is started for it, so that
-        # Ctrl-C in the terminal ends the site and not its sessions.
-        command = [program, "-l", "127.0.0.1", "-p", str(self.port), "-U", "0", *self.options]
-        with log.open("wb") as output:
-            self.process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, **account()
-            )  # fmt: skip
-        end = time.monotonic() + _SECONDS
-        while not self.answers():
-            if self.process.poll() is not None or time.monotonic() > end:
-                self.kill()
-                said = log.read_text(errors="replace").strip()
-                raise ServiceError(f"memcached did not start on {self.address}: {said or 'it says nothing'}")
-            time.sleep(0.005)
-
-    def answers(self) -> bool:
-        """Whether it is this server, and no other one, that answers at the address."""
-        try:
-            with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-                connection.sendall(b"stats\r\n")
-                said = connection.recv(100)
-        except OSError:
-            return False
-        return self.process is not None and said.startswith(b"STAT pid %d\r\n" % self.process.pid)
+    def answered_by(self) -> int:
+        found = re.match(rb"STAT pid (\d+)\r\n", self.ask(b"stats\r\n"))
+        return int(found[1]) if found else 0
 
     def empty(self) -> None:
         """Drop everything that it keeps."""
-        with socket.create_connection(("127.0.0.1", self.port), 1) as connection:
-            connection.sendall(b"flush_all\r\n")
-            if connection.recv(100) != b"OK\r\n":
-                raise ServiceError(f"memcached on {self.address} could not be emptied")
-
-    def stop(self) -> None:
-        """End it, gently, and wait for the end. Stopping a stopped one does nothing."""
-        self._end(signal.SIGTERM)
-
-    def kill(self) -> None:
-        """End it with SIGKILL, as a crash would."""
-        self._end(signal.SIGKILL)
-
-    def _end(self, signum: int) -> None:
-        process, self.process = self.process, None
-        if process is None:
-            return
-        process.send_signal(signum)
-        process.send_signal(signal.SIGCONT)  # a paused one would never see the SIGTERM
-        try:
-            process.wait(_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-    def restart(self) -> None:
-        """Stop it and start it on the same port. It comes back empty."""
-        self.stop()
-        self.start()
-
-    def pause(self) -> None:
-        """SIGSTOP: it keeps its connections, and takes new ones, but answers nothing. All its threads have stopped when
-        this returns."""
-        process = self._running()
-        process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, process.pid, os.WSTOPPED)
-
-    def resume(self) -> None:
-        """SIGCONT: it goes on."""
-        self._running().send_signal(signal.SIGCONT)
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self.process is None:
-            raise ServiceError("memcached is not running")
-        return self.process
+        if self.ask(b"flush_all\r\n") != b"OK\r\n":
+            raise ServiceError(f"memcached on {self.address} could not be emptied")

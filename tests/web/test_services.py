@@ -1,4 +1,4 @@
-"""`python -m services`: the two servers for development."""
+"""`python -m services`: the servers for development."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def place() -> Iterator[Path]:
 
 
 def test_the_servers_start_stop_and_start_again_and_keep_what_they_can(place: Path) -> None:
-    ports = {"memcached_port": free_port(), "postgresql_port": free_port()}
+    ports = {f"{name}_port": free_port() for name in ("memcached", "postgresql", "redis")}
     try:
         for _ in range(2):
             servers = Development(place / "services", **ports)  # each command is a process of its own
             servers.start()
             Development(place / "services", **ports).start()  # nothing happens
-            assert [f" runs on 127.0.0.1:{port} " in servers.status() for port in ports.values()] == [True, True]
+            assert [f" runs on 127.0.0.1:{port} " in servers.status() for port in ports.values()] == [True] * 3
             with psycopg.connect(servers.postgresql.dsn) as connection:
                 connection.execute("CREATE TABLE IF NOT EXISTS kept (n int)")
             pids = [int(line.split("process ")[1].rstrip(")")) for line in servers.status().splitlines()]
             assert all(os.stat(f"/proc/{pid}").st_uid != 0 for pid in pids)
             servers.stop()
-            assert servers.status().count("does not run") == 2
+            assert servers.status().count("does not run") == 3
         servers.stop()  # nothing happens
     finally:
         Development(place / "services", **ports).stop()
