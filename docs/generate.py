@@ -206,7 +206,7 @@ def backends() -> str:
         can = backend(name).store_class.capabilities
         able = [can.survives_restart, can.shared, can.locks_processes, can.revokes, can.lists]
         rows.append([f"[`{name}`](docs/backends.md#{name})", about, *("yes" if one else "no" for one in able),
-                     f"{float(_costs()[name][0]):.0f} µs"])  # fmt: skip
+                     f"{float(_costs()[name][0]):.0f} µs" if name in _costs() else "not measured yet"])  # fmt: skip
     return table(
         ["Backend", "Sessions are", "Survive a restart", "Shared by processes", "Locked between them",
          "Sign-out is final", "Listed by user", "A page that writes"], rows,

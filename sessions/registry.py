@@ -28,6 +28,7 @@ BACKENDS = {
     "cookie": "cookie.CookieSession",
     "memcached": "memcached.MemcachedSession",
     "postgresql": "postgresql.PostgresqlSession",
+    "redis": "redis.RedisSession",
     "functions": "functions.FunctionSession",
 }
 _STOCK = {theirs.RamSession: "ram", theirs.FileSession: "file", theirs.MemcachedSession: "memcached"}
@@ -44,7 +45,7 @@ def backend(storage_type: str) -> type[Session]:
 
 def chosen_class(given: Mapping[str, Any]) -> Any:
     """Return what `storage_class` is, or the class that an add-on for CherryPy's own tool has put where that looks:
-    cherrypy.lib.sessions.RedisSession for the `storage_type` 'redis'."""
+    cherrypy.lib.sessions.MongoSession for the `storage_type` 'mongo'."""
     chosen, storage_type = given.get("storage_class"), given.get("storage_type") or "ram"
     if chosen is None and isinstance(storage_type, str) and storage_type.lower() not in BACKENDS:
         return getattr(theirs, f"{storage_type.title()}Session", None)

@@ -47,6 +47,7 @@ ENVIRONMENT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "SESSION_SECRET": ("/", "tools.sessions.secret", str),
     "MEMCACHED_SERVERS": ("/", "tools.sessions.servers", str),
     "DATABASE_URL": ("/", "tools.sessions.dsn", str),
+    "REDIS_URL": ("/", "tools.sessions.url", str),
     "ACCOUNTS_PATH": ("/", "accounts.path", str),
     "SCRIPT_NAME": ("/", "wsgi.proxy.prefix", str),
     "TRUSTED_PROXIES": ("/", "wsgi.proxy.trusted", lambda text: [one.strip() for one in text.split(",")]),

@@ -15,7 +15,7 @@ from sessions.tool import current_session
 from web.highlighting import highlighted
 from web.settings import ROOT
 
-_SECRET = re.compile("secret|password|token|key|dsn")  # a dsn may hold a password; a backend of one's own, any of them
+_SECRET = re.compile("secret|password|token|key|dsn|url")  # a url may hold one; a backend of one's own, any of these
 _OFF = "tools.sessions.on = False  # this page has no session"
 
 

@@ -24,7 +24,7 @@ from sessions.codec import decode
 from sessions.events import unsubscribe
 from tests.lab.laboratory import Laboratory, laboratory
 from tests.pages.test_browser_access import ALL, violations
-from tests.support.backends import environment_of, memcached, postgresql
+from tests.support.backends import environment_of, memcached, postgresql, redis
 from tests.support.chromium import expect, press
 from tests.support.client import JSON, Client
 from tests.support.process import wait_until
@@ -33,7 +33,11 @@ from tests.support.site import Site
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
-SERVERS = {"memcached": lambda: memcached().address, "postgresql": lambda: f"127.0.0.1:{postgresql().port}"}
+SERVERS = {
+    "memcached": lambda: memcached().address,
+    "postgresql": lambda: f"127.0.0.1:{postgresql().port}",
+    "redis": lambda: redis().address,
+}
 every_server = pytest.mark.parametrize("profile", SERVERS)
 
 

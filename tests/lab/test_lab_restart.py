@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 def first() -> Iterator[Site]:
     """A site whose second sites find every server, and leave their files where the test sees them."""
     place = folder()
-    with Site("ram", env={**environment_of("memcached"), **environment_of("postgresql"), "TMPDIR": str(place)}) as site:
+    env = environment_of("memcached") | environment_of("postgresql") | environment_of("redis")
+    with Site("ram", env=env | {"TMPDIR": str(place)}) as site:
         Client(site.url).get("/lab/restart")  # it opens each store for a moment, which makes the table
         yield site
     assert list(place.iterdir()) == [], "the experiments have left files behind"

@@ -19,7 +19,12 @@ def test_it_says_what_each_backend_cannot_do_in_its_own_words(visitor: CheckedCl
 
 def test_it_says_which_profile_runs_which_could_and_which_server_is_away() -> None:
     nowhere = f"127.0.0.1:{free_port()}"
-    with Site("ram", env={"MEMCACHED_SERVERS": nowhere, "DATABASE_URL": f"postgresql://ada@{nowhere}/ada"}) as site:
+    env = {
+        "MEMCACHED_SERVERS": nowhere,
+        "DATABASE_URL": f"postgresql://ada@{nowhere}/ada",
+        "REDIS_URL": f"redis://{nowhere}",
+    }
+    with Site("ram", env=env) as site:
         backends = Client(site.url, headers=JSON).get("/backends").json["backends"]
         assert {name: found["state"] for name, found in backends.items()} == {
             "ram": "running",
@@ -28,5 +33,6 @@ def test_it_says_which_profile_runs_which_could_and_which_server_is_away() -> No
             "functions": "ready",
             "memcached": "away",
             "postgresql": "away",
+            "redis": "away",
         }
         assert f"memcached at {nowhere}" in site.output(), "where it was looked for stands in the log"

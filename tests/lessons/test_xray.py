@@ -23,7 +23,7 @@ from tests.support.client import JSON, CheckedClient, Client, WsgiClient
 from tests.support.site import Site
 from web import rendering as site_pages
 
-SERVERS = ("memcached", "postgresql")
+SERVERS = ("memcached", "postgresql", "redis")
 
 
 def xray(page: str) -> str:
@@ -126,17 +126,17 @@ def test_neither_an_id_nor_a_secret_is_in_it(visitor: CheckedClient) -> None:
     pages = [visitor.get(path).text for path in ("/counter", "/counter", "/cookie/read", "/name", "/login")]
     visitor.sign_in(PASSWORD)
     pages.append(visitor.get("/account").text)
-    assert not [word for page in pages for word in (PASSWORD, SECRET, "postgresql://") if word in page]
+    assert not [word for page in pages for word in (PASSWORD, SECRET, "postgresql://", "redis://") if word in page]
     assert all("(hidden" in xray(page) for page in pages[1:])
 
 
 def test_the_secrets_of_a_backend_of_ones_own_are_hidden_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    own = {name: f"the {name}" for name in ("secret", "dsn", "password", "api_token", "private_key", "table")}
+    own = {name: f"the {name}" for name in ("secret", "dsn", "url", "password", "api_token", "private_key", "table")}
     settings = Settings(sessions.RamSession, store=tuple(own.items()))
     request = SimpleNamespace(session=SimpleNamespace(settings=settings), config={}, handler=None)
     monkeypatch.setattr(cherrypy.serving, "request", request)
     shown = html.unescape(re.sub(r"<[^>]+>", "", source.of_request()["settings"]))
-    assert [name for name, value in own.items() if value in shown] == ["table"] and shown.count("(hidden)") == 5
+    assert [name for name, value in own.items() if value in shown] == ["table"] and shown.count("(hidden)") == 6
 
 
 def test_the_code_is_that_of_the_handler_and_the_settings_are_those_in_force(visitor: CheckedClient) -> None:

@@ -19,9 +19,10 @@ from sessions.backends.functions import FunctionStore
 from sessions.backends.memcached import MemcachedStore
 from sessions.backends.postgresql import PostgresqlStore
 from sessions.backends.ram import RamStore
+from sessions.backends.redis import RedisStore, name_of
 from sessions.testing import LONG, NOW, Clock, Factory, StoreContract, a_record, commit, needs, opened, stored
 from tests.support.application import logged
-from tests.support.backends import SECRET, memcached, postgresql, table_of
+from tests.support.backends import SECRET, memcached, postgresql, redis, table_of
 
 
 class TestRam(StoreContract):
@@ -128,6 +129,28 @@ class TestPostgresql(StoreContract):
     def damage(self, store: Store, key: str) -> None:
         assert isinstance(store, PostgresqlStore)
         store.pool.query(f"UPDATE {store._table} SET format = 99 WHERE key = %s", key)  # noqa: S608 -- a test's table
+
+
+class ShortRedisLease(RedisStore):
+    """As `ShortLease`."""
+
+    def __init__(self, url: str) -> None:
+        lease.SECONDS = 3
+        super().__init__(url=url)
+
+
+class TestRedis(StoreContract):
+    store_class = RedisStore
+
+    @pytest.fixture
+    def factory(self, monkeypatch: pytest.MonkeyPatch) -> Factory:
+        redis().empty()
+        monkeypatch.setattr(lease, "SECONDS", lease.SECONDS)
+        return partial(ShortRedisLease, redis().url)
+
+    def damage(self, store: Store, key: str) -> None:
+        assert isinstance(store, RedisStore)
+        store._client.set(name_of(key), b"???")
 
 
 class OwnStore(Store):

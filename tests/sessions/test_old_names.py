@@ -318,7 +318,7 @@ def test_an_option_that_was_no_option_becomes_a_comment() -> None:
     assert "\n# tools.sessions.colour = 'red'" in text and "line 3: tools.sessions.colour: " in remarks[0]
 
 
-@pytest.mark.parametrize("own", ["storage_class = shop.OwnSession", "storage_type = 'redis'"])
+@pytest.mark.parametrize("own", ["storage_class = shop.OwnSession", "storage_type = 'mongo'"])
 def test_an_option_of_a_class_of_ones_own_stays(own: str) -> None:
     text = f"[/]\ntools.sessions.{own}\ntools.sessions.colour = 'red'"
     assert convert(text)[0] == text

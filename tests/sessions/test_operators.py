@@ -382,7 +382,11 @@ def test_the_sql_of_the_table_is_printed_and_a_wrong_name_is_one_line(capsys: py
 def a_site_that_is_down(profile: str, place: str) -> cherrypy.Application:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    down = {"memcached": {"servers": f"127.0.0.1:{port}"}, "postgresql": {"dsn": f"postgresql://x@127.0.0.1:{port}/x"}}
+    down = {
+        "memcached": {"servers": f"127.0.0.1:{port}"},
+        "postgresql": {"dsn": f"postgresql://x@127.0.0.1:{port}/x"},
+        "redis": {"url": f"redis://127.0.0.1:{port}"},
+    }
     return application(Pages(), **{**options_of(profile, Path(place)), **down[profile]})
 
 
@@ -392,7 +396,7 @@ def a_site_without_its_folder(profile: str, place: str) -> cherrypy.Application:
     return app
 
 
-@pytest.mark.parametrize("backend", ["memcached", "postgresql", "file"])
+@pytest.mark.parametrize("backend", ["memcached", "postgresql", "redis", "file"])
 @pytest.mark.parametrize("command", ["list", "revoke", "purge"])
 def test_a_store_that_does_not_answer_is_one_line(
     backend: str, command: str, capsys: pytest.CaptureFixture[str], tmp_path: Path

@@ -105,7 +105,7 @@ def refused(**given: Any) -> str:
         ("lock_timeout", [0, -1, None, "10", math.inf, timedelta(0), timedelta(seconds=-1), timedelta.max]),
         ("max_waiting", [0, -1, None, "10", True, 1.5, math.inf]),
         ("debug", ["yes", None]),
-        ("storage_type", ["redis", 5, ["file"], " ram", "cherrys.RedisSession", "FileSession", SpareSession]),
+        ("storage_type", ["mongo", 5, ["file"], " ram", "cherrys.RedisSession", "FileSession", SpareSession]),
         ("storage_class", ["file", "cherrys.RedisSession", int, RamStore, sessions.Session, ["file"]]),
     ],
 )
@@ -139,6 +139,7 @@ def test_a_missing_storage_path_is_named(value: Any) -> None:
      ({"storage_type": "file", "storage_path": "here", "durable": "yes"}, "durable"),
      *(({"storage_type": "memcached", "servers": "127.0.0.1:1", "server_timeout": wrong},
         "server_timeout is .* at most 1, or None") for wrong in (0, -1, 1.1, True, "1", math.nan)),
+     ({"storage_type": "redis", "url": "redis://127.0.0.1:1", "server_timeout": 1.1}, "server_timeout is .* at most 1"),
      ({"storage_type": "postgresql", "dsn": "host=127.0.0.1 port=1", "server_timeout": 3.1},
       "server_timeout is .* at most 3")],
 )  # fmt: skip
@@ -494,7 +495,7 @@ def test_a_site_with_right_options_opens_its_port(how: str) -> None:
 @pytest.mark.parametrize(
     ("storage_type", "written", "near"),
     [
-        ("redis", "RedisSession", ""), ("RedisSession", "RedisSession", ""), ("mongo_db", "Mongo_DbSession", ""),
+        ("mongo", "MongoSession", ""), ("RedisSession", "RedisSession", "redis"), ("mongo_db", "Mongo_DbSession", ""),
         ("cherrys.RedisSession", "cherrys.RedisSession", ""), (SpareSession, "SpareSession", ""),
         ("FileSession", "FileSession", "file"), ("postgres", "PostgresSession", "postgresql"),
         ("memcache", "MemcacheSession", "memcached"),

@@ -83,7 +83,7 @@ class Proxy(Process):
             assert text.count(old) == 1, f"deploy/{config} has changed: {old!r}"
             text = text.replace(old, new.format(**values))
         (self.folder / config).write_text(around.format(site=text, **values))
-        certificate = _certificate()
+        certificate = make_certificate()
         (self.folder / "site.pem").write_bytes(certificate)
         self.tls = ssl.create_default_context(cadata=certificate[certificate.index(b"-----BEGIN CERT") :].decode())
         started = [program, *(one.format(folder=self.folder) for one in arguments)]
@@ -221,7 +221,7 @@ class Load:
             thread.join()
 
 
-def _certificate() -> bytes:
+def make_certificate() -> bytes:
     """A key and a certificate for 127.0.0.1, as HAProxy wants them: in one file."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "127.0.0.1")])

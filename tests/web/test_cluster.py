@@ -21,7 +21,7 @@ import pytest
 
 from services.memcached import Memcached
 from tests.support import hashing, leaks
-from tests.support.backends import SHARED, postgresql
+from tests.support.backends import SHARED, postgresql, redis
 from tests.support.balancer import BAD_GATEWAY, BalancedClient, Balancer, Load
 from tests.support.client import JSON, Client
 from tests.support.pgbouncer import PgBouncer
@@ -62,6 +62,8 @@ def backend(request: pytest.FixtureRequest, places: Callable[[], Path]) -> Itera
             environ["MEMCACHED_SERVERS"] = ",".join(server.address for server in servers)
         if request.param == "postgresql":
             environ["DATABASE_URL"] = stack.enter_context(PgBouncer(places(), postgresql().port)).dsn
+        if request.param == "redis":
+            environ["REDIS_URL"] = redis().url
         yield request.param, environ
 
 
