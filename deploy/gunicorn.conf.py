@@ -11,7 +11,7 @@ from typing import Any
 wsgi_app = "app:create_app(config='deploy/behind-proxy.conf', production=True)"  # gunicorn needs a proxy in front
 bind = "127.0.0.1:8080"
 worker_class = "gthread"
-workers = 2  # processes: the file, memcached or postgresql profile, so that they share the sessions
+workers = 2  # processes: the file, memcached, redis or postgresql profile, so that they share the sessions
 threads = 10  # requests at a time in each
 graceful_timeout = 10  # seconds that requests have to finish in after SIGTERM
 
