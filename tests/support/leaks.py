@@ -113,7 +113,7 @@ class Recorder:
     def password(self, text: str) -> None:
         """Note a password."""
         longest = max(text.splitlines(), key=len, default="")  # what was written is kept by lines
-        if len(longest) >= SHORTEST:
+        if len(longest) >= SHORTEST and len(set(longest)) > 1:  # not the guess that is one letter 5000 times
             self.passwords.add(longest)
 
     def leaks(self) -> list[str]:

@@ -35,4 +35,6 @@ def test_no_weak_hash_and_no_predictable_random_number_is_used() -> None:
         names = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
         names |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         names |= {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-        assert not {"md5", "sha1", "uuid1", "uuid4", "random", "pickle", "ECB"} & names, path.name
+        weak = {"md5", "sha1", "uuid1", "uuid4", "random", "pickle", "ECB"} & names
+        # Redis knows a script by its SHA-1, which protects nothing.
+        assert weak <= ({"sha1"} if path.name == "redis.py" else set()), path.name
