@@ -43,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     figures = options.figures or (None if options.size == "tiny" else _FIGURES)
     report = Report()
     try:
-        commands = [["memcached", "-V"], [program("postgres"), "-V"], ["wrk", "-v"]]
+        commands = [["memcached", "-V"], [program("postgres"), "-V"], ["redis-server", "-v"], ["wrk", "-v"]]
         measured_on = machine(commands)
         for line in measured_on:
             report.line(line)

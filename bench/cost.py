@@ -33,6 +33,7 @@ def run(report: Report, stage: Stage, sizes: Sizes) -> None:
     for backend in BACKENDS:
         compare(report, cost, (backend, "untouched"), ("CherryPy ram", "untouched"), 0.2)
     compare(report, cost, ("file", "write"), ("CherryPy file", "write"), 0.2)
+    compare(report, cost, ("redis", "write"), ("memcached", "write"), 1.1)
     if ("CherryPy memcached", "write") in cost:
         compare(report, cost, ("memcached", "write"), ("CherryPy memcached", "write"), 0.6)
 

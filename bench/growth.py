@@ -17,6 +17,7 @@ import cherrypy
 
 from services.memcached import Memcached
 from sessions.backends.postgresql import PostgresqlStore
+from sessions.backends.redis import RedisStore
 from sessions.store import Store
 
 from . import apps, filling
@@ -27,7 +28,7 @@ from .sizes import Sizes
 from .stage import BACKENDS, Process, Stage, table
 from .visitors import Together, Visitor, percentile
 
-STORES = ["ram", "file", "memcached", "postgresql"]  # the other two keep nothing, or leave it to the site
+STORES = ["ram", "file", "memcached", "postgresql", "redis"]  # the other two keep nothing, or leave it to the site
 PURGING = ["ram", "file", "postgresql"]  # Memcached does it itself
 VISITED = 100  # different sessions that are used, of however many there are: more of them fill the processor's caches
 DAY = 86400.0
@@ -63,6 +64,8 @@ def _cost_and_size(report: Report, stage: Stage, sizes: Sizes) -> None:
             server = stage.new_memcached() if backend == "memcached" else None
             if server:
                 options["servers"] = server.address
+            if backend == "redis":
+                options["url"] = stage.new_redis().url
             app = apps.ours(**options)
             before = _bytes(apps.store_of(app), place, server)
             filling.fill(apps.store_of(app), live)
@@ -93,6 +96,8 @@ def _bytes(store: Store, place: Path, server: Memcached | None) -> float:
             while not said.endswith(b"END\r\n"):
                 said += connection.recv(65536)
         return int(re.findall(rb"STAT bytes (\d+)", said)[0])
+    if isinstance(store, RedisStore):
+        return float(store._client.info("memory")["used_memory"])
     if isinstance(store, PostgresqlStore):
         return int(store.pool.query("SELECT pg_total_relation_size(%s)", table(place)).fetchall()[0][0])
     if any(place.iterdir()):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = [
-    "CherryPy", "cheroot", "cryptography", "pymemcache", "psycopg", "psycopg-pool", "python-memcached",
+    "CherryPy", "cheroot", "cryptography", "pymemcache", "redis", "psycopg", "psycopg-pool", "python-memcached",
     "Flask", "Flask-Session", "cachelib", "Django",
 ]  # fmt: skip
 

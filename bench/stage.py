@@ -21,11 +21,12 @@ from urllib.parse import urlsplit
 from services import ServiceError
 from services.memcached import Memcached
 from services.postgresql import Postgresql
+from services.redis import Redis
 
 ROOT = Path(__file__).resolve().parent.parent
-BACKENDS = ["ram", "file", "cookie", "functions", "memcached", "postgresql"]
-SHARED = ["file", "memcached", "postgresql"]  # several processes share them, and lock each other out
-SERVERS = ["memcached", "postgresql"]  # a server works on them: the processor time of this process is not all
+BACKENDS = ["ram", "file", "cookie", "functions", "memcached", "postgresql", "redis"]
+SHARED = ["file", "memcached", "postgresql", "redis"]  # several processes share them, and lock each other out
+SERVERS = ["memcached", "postgresql", "redis"]  # a server works on them: the processor time of this process is not all
 _SECRET = "what is measured here is no secret"  # noqa: S105 -- it protects nothing
 _SECONDS = 30  # far more than a start or an end takes
 
@@ -82,6 +83,18 @@ class Stage(contextlib.ExitStack):
         server.start()
         return server
 
+    @functools.cached_property
+    def redis(self) -> Redis:
+        """A Redis that writes nothing to disk."""
+        return self.new_redis()
+
+    def new_redis(self) -> Redis:
+        """One more."""
+        server = Redis(self.new_folder("redis"))
+        self.callback(server.stop)
+        server.start()
+        return server
+
     def options(self, backend: str, place: Path) -> dict[str, Any]:
         """The options of the session tool for sessions that belong to one folder, or to a table of its name."""
         own: dict[str, Any] = {}
@@ -96,6 +109,8 @@ class Stage(contextlib.ExitStack):
             own = {"servers": self.memcached.address}
         elif backend == "postgresql":
             own = {"dsn": self.postgresql.dsn, "table": table(place)}
+        elif backend == "redis":
+            own = {"url": self.redis.url}
         return {"storage_type": backend, **own}
 
     @contextlib.contextmanager
@@ -117,6 +132,8 @@ class Stage(contextlib.ExitStack):
             env["MEMCACHED_SERVERS"] = self.memcached.address
         if profile == "postgresql":
             env["DATABASE_URL"] = self.postgresql.dsn
+        if profile == "redis":
+            env["REDIS_URL"] = self.redis.url
         command = [sys.executable, str(ROOT / "app.py"), "--profile", profile, "--config", str(config)]
         with _running(command, {**os.environ, **env}, processes) as running:
             yield running

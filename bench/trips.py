@@ -33,7 +33,7 @@ def _trips(stage: Stage, backend: str, requests: int) -> dict[str, float]:
     port = getattr(stage, backend).port
     with Proxy(port) as proxy:
         options: dict[str, Any] = stage.options(backend, stage.new_folder("trips"))
-        for name in ("servers", "dsn"):
+        for name in ("servers", "dsn", "url"):
             if name in options:
                 options[name] = options[name].replace(f"127.0.0.1:{port}", proxy.address)
         app, counted = apps.ours(**options), {}
