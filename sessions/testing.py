@@ -21,8 +21,6 @@ can be unreadable in your store, and a test that cannot hold for it, with the re
 from __future__ import annotations
 
 import multiprocessing
-import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -176,7 +174,7 @@ def _visit_too(factory: Factory, key: str, ready: Any, longest: Any) -> None:
 def _hold_until_killed(factory: Factory, key: str, held: Any) -> None:
     hold = opened(factory, Clock()).acquire(key, LONG)
     held.put(hold.record is not None)
-    signal.pause()
+    threading.Event().wait()
 
 
 def needs(*capabilities: str, absent: bool = False) -> Callable[[Test], Test]:
@@ -550,6 +548,6 @@ class StoreContract:
             assert held.get(timeout=LONG)
             with pytest.raises(LockTimeout):
                 store.acquire(key, SHORT)
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()
             add_one(store, key, 1)
         assert count_of(store.load(key)) == 1

@@ -458,14 +458,17 @@ def _modified(entry: os.DirEntry[str]) -> float:
         return 0.0
 
 
-def insist(operation: Callable[..., None], *paths: str) -> None:
-    """Remove or rename a file, which on Windows fails while somebody reads it without a lock, for some microseconds."""
+def insist(operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Remove or rename what somebody reads without a lock, or read what is replaced: on Windows it fails for a moment."""
     for _ in range(100 if sys.platform == "win32" else 0):
-        try:
-            return operation(*paths)
-        except PermissionError:
-            time.sleep(0.005)
-    operation(*paths)
+        with contextlib.suppress(PermissionError):
+            return operation(*args, **kwargs)
+        time.sleep(0.005)
+    return operation(*args, **kwargs)
+
+
+if sys.platform == "win32":
+    read_journal = functools.partial(insist, read_journal)
 
 
 def remove_lock(path: str) -> None:

@@ -41,7 +41,6 @@ class Snapshot:
     def __init__(self, path: str) -> None:
         self.records: dict[str, Record] = {}
         self._lock: zc.lockfile.SimpleLockFile | None = None
-        self._deleted = -1
         self.closed = False
         self._mutex = threading.Lock()
         self._writing = threading.Lock()
@@ -68,7 +67,7 @@ class Snapshot:
                     lock = zc.lockfile.SimpleLockFile(f"{self.path}.lock")
                     try:
                         self.records = self._read()
-                        self._deleted = self._open_deleted()
+                        os.close(self._open_deleted())  # makes it
                     except BaseException:
                         lock.close()
                         raise
@@ -86,7 +85,6 @@ class Snapshot:
         if self._lock:
             self._lock._fp.close()
             self._lock = None
-            os.close(self._deleted)
 
     def _open_deleted(self, suffix: str = "") -> int:
         return os.open(f"{self.path}.deleted{suffix}", os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
@@ -98,8 +96,12 @@ class Snapshot:
                 if self._lock is None:
                     raise OSError("it is closed")
                 note = b"\n%b\n" % key.encode()  # whatever a full disk has left of the one before
-                if os.write(self._deleted, note) < len(note):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                fd = self._open_deleted()  # each time, for Windows renames no file that is open
+                try:
+                    if os.write(fd, note) < len(note):
+                        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+                finally:
+                    os.close(fd)
         except OSError as error:
             if self._lock is None or error.errno != errno.ENOSPC or not self._blot_out(key):
                 raise Unavailable(f"snapshot: the end of a session could not be noted: {error}") from error
@@ -140,12 +142,10 @@ class Snapshot:
         """Make the snapshot the previous one, and the deletions noted since then those that belong to it."""
         if not os.path.exists(self.path):
             return  # killed while writing: the previous snapshot keeps the deletions noted for it
-        new = self._open_deleted(".new")  # first, for a full disk has no room for it
+        os.close(self._open_deleted(".new"))  # first, for a full disk has no room for it
         for name in (self.path, f"{self.path}.deleted"):
             os.replace(name, f"{name}.previous")
         os.replace(f"{self.path}.deleted.new", f"{self.path}.deleted")
-        os.close(self._deleted)
-        self._deleted = new
 
     def _read(self) -> dict[str, Record]:
         """Return the sessions of the newest snapshot that is whole, without those deleted since."""
@@ -188,6 +188,5 @@ class Snapshot:
         finally:
             with self._mutex:
                 if self._lock:
-                    os.close(self._deleted)
                     self._lock.close()
                     self._lock = None
