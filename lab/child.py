@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import runpy
-import select
 import shutil
 import signal
 import sys
@@ -33,13 +32,17 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         """Wait for the pipe to end, or the time."""
-        # Not sys.stdin, whose lock a thread that waits in it still has when Python ends.
-        ended = select.select([0], [], [], self.seconds)[0]
-        self.orphaned = bool(ended) and os.read(0, 1) != GOODBYE
-        main = threading.main_thread()
-        # To that thread, which keeps signals waiting while the engine starts. Sent to the process, another takes it.
-        signal.pthread_kill(main.ident or 0, signal.SIGTERM)
-        main.join(_GRACE)
+        ended = threading.Event()
+
+        def read() -> None:
+            # Not sys.stdin, whose lock a thread that waits in it still has when Python ends.
+            self.orphaned = os.read(0, 1) != GOODBYE
+            ended.set()
+
+        threading.Thread(target=read, name="read", daemon=True).start()
+        ended.wait(self.seconds)
+        signal.raise_signal(signal.SIGTERM)
+        threading.main_thread().join(_GRACE)
         os._exit(1)
 
 

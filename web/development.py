@@ -26,7 +26,7 @@ def development_secret() -> str:
             with contextlib.suppress(FileExistsError):  # of two sites started at once, the second takes the first's
                 os.link(new, path)
             new.unlink()
-        if path.stat().st_mode & 0o077:
+        if os.name == "posix" and path.stat().st_mode & 0o077:
             raise StartError(f"others can read the secret in {path}; remove it, and a new one is made")
         return path.read_text(encoding="ascii")
     except (OSError, RuntimeError) as error:

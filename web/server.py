@@ -13,6 +13,7 @@ import selectors
 import signal
 import socket
 import ssl
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -33,8 +34,6 @@ from sessions.locks import MAX_WAITING, waiting
 from web.csrf import THROUGH_A_PROXY, address_of
 from web.settings import StartError, one_line
 
-STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
 LOOPBACK = ("127.0.0.0/8", "::1/128")
 UNIX = "unix:"  # in wsgi.proxy.trusted: whoever may connect to the socket file on which the site listens
 _FORWARDED = ("HTTP_X_FORWARDED", "HTTP_FORWARDED", "HTTP_X_REAL_IP")  # what proxies tell, in all its spellings
@@ -44,6 +43,7 @@ _TOLD = (("HTTP_X_FORWARDED_HOST", "host"), ("HTTP_X_FORWARDED_PROTO", "proto"))
 _HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 _PROTO = re.compile("https?")
 _PREFIX = re.compile(r"(?:/[a-z0-9._~-]+)*", re.ASCII | re.IGNORECASE)
+_SUCCESSOR, _AGAIN = "_SUCCESSOR_OF_THIS_SITE", 75  # a variable, and the exit status that asks for another one
 _END_OF_HEADERS = re.compile(rb"\n\r?\n")
 _LENGTH = re.compile(rb"\ncontent-length:[ \t]*([0-9]{1,18})", re.IGNORECASE)
 _UNKNOWN_LENGTH = re.compile(rb"\n(?:transfer-encoding|expect):", re.IGNORECASE)  # or sent only when asked for
@@ -245,6 +245,8 @@ class Connection(HTTPConnection):
 
     def is_writable(self) -> bool:
         """Return whether an answer can be sent: the client has taken those to earlier requests, or nearly so."""
+        if not hasattr(select, "poll"):  # Windows
+            return bool(select.select([], [self.socket], [], 0)[1])
         poll = select.poll()
         poll.register(self.socket, select.POLLOUT)
         return bool(poll.poll(0))
@@ -415,16 +417,39 @@ def serve(server: Server, welcome: str) -> None:
     cherrypy.server.httpserver = server  # where others look for the server that runs
     ServerAdapter(engine, server).subscribe()
     engine.subscribe("stop", server.drain, priority=10)  # before anything that the pages need has stopped
-    engine.signal_handler.handlers["SIGINT"] = engine.exit  # as SIGTERM: a second Ctrl-C is no traceback either
+    if sys.platform == "win32":
+        engine._do_execv = start_again
+    handlers = engine.signal_handler.handlers
+    # As SIGTERM: a second Ctrl-C is no traceback either. Ctrl-Break is what a program can send to another on Windows.
+    handlers["SIGINT"] = handlers["SIGBREAK"] = engine.exit
     # The engine aborts the process when it is told to exit while it still starts, so that waits its turn.
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    engine.signals.subscribe()
+    waiting_signals = set[int]()
+    for name in handlers.keys() & vars(signal).keys():
+        signal.signal(getattr(signal, name), lambda number, _: waiting_signals.add(number))
     try:
         engine.start()
         show(f"{welcome}\nCtrl-C stops the site.")
-    finally:  # a site that goes on with them blocked could only be killed
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+    finally:  # a site that goes on without could only be killed
+        engine.signals.subscribe()
+    for number in waiting_signals:
+        signal.raise_signal(number)
     engine.block()
+
+
+def start_again() -> None:
+    """Serve in a new process, as a changed file asks for, and end with it.
+
+    On Windows os.execv starts another process and ends this one: the prompt was back, and Ctrl-C meant for nobody. Here
+    the first process waits for the one that serves, and starts the next when that asks for it.
+    """
+    if os.environ.get(_SUCCESSOR):
+        sys.exit(_AGAIN)
+    for number in (signal.SIGINT, getattr(signal, "SIGBREAK", signal.SIGTERM)):
+        signal.signal(number, signal.SIG_IGN)  # they are for the other one, which gets them as well
+    status = _AGAIN
+    while status == _AGAIN:
+        status = subprocess.call([sys.executable, *sys.orig_argv[1:]], env={**os.environ, _SUCCESSOR: "yes"})  # noqa: S603
+    sys.exit(status)
 
 
 def show(text: str) -> None:

@@ -138,8 +138,10 @@ def read(source: Source) -> Sections:
 def one_line(error: Exception) -> str:
     """Return what an exception says on a single line, for the person who starts the site."""
     if isinstance(error, OSError) and error.errno is not None:
-        # A failed host name has a negative number of its own; the other texts are better without what Python adds.
-        reason = error.strerror if error.errno < 0 else os.strerror(error.errno)
+        # The system's own text is without what Python adds; it has none for the negative number of a failed host name.
+        reason = os.strerror(error.errno)
+        if reason.startswith("Unknown error"):  # as those of Windows' sockets
+            reason = error.strerror
         return f"{reason}: {error.filename}" if error.filename else str(reason)
     # CherryPy's parser raises ValueError(message, cause, its arguments), which as text would be a tuple.
     text = error.args[0] if isinstance(error, ValueError) and len(error.args) == 3 else error
