@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import os
-import pwd
 import socket
 import sys
 from contextlib import suppress
@@ -43,6 +42,8 @@ def servers_at(address: str) -> list[int]:
     pids = _holders({inode for one in addresses for inode in _sockets(one, int(port))})
     if not pids:
         raise NotOurs(f"No server at {address} belongs to the account of this site.")
+    import pwd  # POSIX only
+
     ours = pwd.getpwnam(str(account()["user"])).pw_uid if account() else os.geteuid()
     if any(Path(f"/proc/{pid}").stat().st_uid != ours for pid in pids):
         raise NotOurs(f"The server at {address} was not started by make services: it belongs to another account.")

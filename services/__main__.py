@@ -104,8 +104,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m services", description="Servers for development, on loopback.")
     parser.add_argument("command", choices=["start", "stop", "status"])
     command = parser.parse_args().command
-    servers = Development()
     try:
+        if sys.platform != "linux":
+            raise ServiceError(
+                "only Linux tells, in /proc, which process a server is: start servers in another way, and name them in "
+                "MEMCACHED_SERVERS, DATABASE_URL and REDIS_URL"
+            )
+        servers = Development()
         if command == "start":
             servers.start()
             print(servers.status(), servers.settings(), sep="\n")

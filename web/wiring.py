@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import mimetypes
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,6 +82,7 @@ def application(root: Any, site: Site, accounts: Any) -> cherrypy.Application:
     """
     sessions.install()
     check_sections(site.settings)
+    mimetypes.add_type("text/javascript", ".js")  # whatever a program has written into the registry of Windows
     config = site.config
     config["/"] |= error_pages.error_pages()
     config["/"] |= {ACCOUNTS_OPTION: accounts, "operators_paths": [site.accounts_path]}
