@@ -103,4 +103,4 @@ servers:
 	@command -v systemd-analyze >/dev/null || { $(call apt_install,systemd); }
 	@command -v wrk >/dev/null || { $(call apt_install,wrk); }
 
--include docs/targets.mk bench/targets.mk deploy/targets.mk
+-include docs/targets.mk bench/targets.mk deploy/targets.mk tests/targets.mk

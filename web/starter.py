@@ -18,10 +18,10 @@ from web.settings import ROOT, StartError, one_line
 # What goes along, and nothing else. README.md, site.conf and pyproject.toml are the new site's own.
 ALONG = (
     "app.py", "auth", "deploy", "pages", "services", "sessions", "static", "templates", "web",
-    "tests/__init__.py", "tests/conftest.py", "tests/auth", "tests/pages", "tests/sessions", "tests/support",
-    "tests/web", "tests/deploy", ".ci", ".devcontainer", ".dockerignore", ".editorconfig", ".env.example", ".github",
-    ".gitignore", ".pre-commit-config.yaml", "Dockerfile", "LICENSE", "Makefile", "Procfile", "compose.yaml",
-    "requirements.txt", "requirements-dev.txt",
+    "tests/__init__.py", "tests/conftest.py", "tests/targets.mk", "tests/auth", "tests/deploy", "tests/pages",
+    "tests/sessions", "tests/support", "tests/web", "tests/windows", ".ci", ".devcontainer", ".dockerignore",
+    ".editorconfig", ".env.example", ".github", ".gitignore", ".pre-commit-config.yaml", "Dockerfile", "LICENSE",
+    "Makefile", "Procfile", "compose.yaml", "requirements.txt", "requirements-dev.txt",
 )  # fmt: skip
 README = Path(__file__).with_suffix(".md")
 _LEFT_BEHIND = shutil.ignore_patterns("__pycache__", "*.pyc", "test_new.py")  # the test of this module
@@ -53,6 +53,8 @@ def new(folder: str, name: str | None = None) -> None:
             site = Path(scratch, "site")
             _write(site, name)
             _commit(site)
+            if target.exists():
+                target.rmdir()  # Windows puts nothing in the place of an empty folder
             site.rename(target)
     except KeyboardInterrupt:
         raise StartError(f"interrupted: {folder} was not made") from None
