@@ -459,7 +459,7 @@ def _modified(entry: os.DirEntry[str]) -> float:
 
 
 def insist(operation: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Remove or rename what somebody reads without a lock, or read what is replaced: on Windows it fails for a moment."""
+    """Remove or rename what somebody reads without a lock, or read what is replaced: on Windows that can fail."""
     for _ in range(100 if sys.platform == "win32" else 0):
         with contextlib.suppress(PermissionError):
             return operation(*args, **kwargs)
