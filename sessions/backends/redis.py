@@ -138,7 +138,9 @@ class RedisHold(Hold):
         if saved < 0:
             what = "session %s: its lock, a lease of %d s, was lost and another request took it; nothing was saved"
             log.warning(what, reference(self.key), lease.SECONDS)
-        return bool(saved == 1)
+        if saved == 0 and record.kind == INDEX:  # its time was over since it was read; a session stays dead then
+            self._store.save(self.key, record)
+        return bool(saved == 1) or (record.kind == INDEX and saved == 0)
 
     def _remove(self) -> None:
         # An index may have got another entry, if the lock was lost.

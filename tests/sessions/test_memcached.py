@@ -885,6 +885,14 @@ def test_a_save_whose_lock_the_server_dropped_unnoticed_overwrites_nothing_and_r
     assert deleted or "was lost and another request took it" in logged[-1]
 
 
+def test_an_index_whose_time_is_over_between_reading_and_saving_is_made_anew(store: MemcachedStore) -> None:
+    key = sign_in(store, "ada")
+    with store._index("ada") as (hold, checked, keys):
+        store.remove(hold.key)  # as the server does
+        store._put_index(hold, "ada", checked, keys, time.time() + HOUR)
+    assert list(store.live("ada")) == [key]
+
+
 # ---------------------------------------------------------------- the site
 
 

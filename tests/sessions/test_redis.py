@@ -696,3 +696,11 @@ def test_a_site_over_an_outage_a_restart_and_a_full_memory(start: Start) -> None
         assert page(visitor, "/count", 200) == "4"
         assert f"Redis at {server.address}" in site.output()
         assert visitor.cookies["session_id"] not in site.output()
+
+
+def test_an_index_whose_time_is_over_between_reading_and_saving_is_made_anew(store: RedisStore) -> None:
+    key = store.create(store.new_key(), fresh(user="ada"))
+    with store._index("ada") as (hold, checked, keys):
+        store.remove(hold.key)  # as the server does
+        store._put_index(hold, "ada", checked, keys, time.time() + HOUR)
+    assert list(store.live("ada")) == [key]

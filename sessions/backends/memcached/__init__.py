@@ -92,7 +92,9 @@ class MemcachedHold(Hold):
         if status == b"EX":
             what = "session %s: its lock, a lease of %d s, was lost and another request took it; nothing was saved"
             log.warning(what, reference(self.key), lease.SECONDS)
-        return status == b"HD"
+        if status == b"NF" and record.kind == INDEX:  # its time was over since it was read; a session stays dead then
+            self._store.save(self.key, record)
+        return status == b"HD" or (record.kind == INDEX and status == b"NF")
 
     def _remove(self) -> None:
         # An index may have got another entry, if the lock was lost; a session goes whatever has become of it.
