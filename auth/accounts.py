@@ -182,10 +182,10 @@ class Accounts:
         known one: a table that is locked does not tell them apart either.
         """
         now, seed = self._clock(), self._seeds.get(name)
-        change = self._users.row(name)
+        row = self._users.row(name)
         if seed is None:
             return now, None
-        return max(now, change.valid_since), change.hash if change.seed == _digest(seed) else seed
+        return max(now, row.valid_since), row.hash if row.seed == _digest(seed) else seed
 
     def _hash_demo_passwords(self) -> None:
         """Make the hashes of demo passwords when somebody first signs in, whoever that is: a start does not wait for

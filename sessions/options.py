@@ -163,11 +163,8 @@ class Settings:
         host, domain = _SCHEME_AND_PORT.sub("", base).lower(), (self.domain or "").lower().removeprefix(".")
         above = "." in domain and not domain[-1].isdigit() and host.endswith(f".{domain}")
         if domain and domain != host and not above:
-            yield (
-                "refused",
-                f"Domain={domain} is for other hosts: {PREFIX}domain may name the host of the site or a "
-                "domain above it, but no top-level one; behind a proxy pass the Host header on",
-            )
+            may = "the host of the site or a domain above it, no top-level one; behind a proxy pass the Host header on"
+            yield "refused", f"Domain={domain} is for other hosts: {PREFIX}domain may name {may}"
 
     def limits_of(self, record: Record) -> Limits:
         """Return when a stored session ends."""

@@ -137,12 +137,15 @@ def session_reference() -> str | None:
     return reference(cherrypy.session.id) if list(cherrypy.session.keys()) else None
 
 
-def slot() -> Markup:
+def placeholder() -> Markup:
     """Return what the layout leaves for a tool that fills it in later, see lessons/xray; nothing without one."""
-    return Markup(PLACEHOLDER.decode() if getattr(cherrypy.request, "slot", False) else "")  # noqa: S704 - a constant
+    left = getattr(cherrypy.request, "placeholder", False)
+    return Markup(PLACEHOLDER.decode() if left else "")  # noqa: S704 - a constant
 
 
-_templates.globals.update(url=url, base=base, navigation=lessons, lesson_at=lesson_at, backend=backend, slot=slot)
+_templates.globals.update(
+    url=url, base=base, navigation=lessons, lesson_at=lesson_at, backend=backend, placeholder=placeholder
+)
 _templates.globals.update(typed=typed, setting=setting, cookie_name=cookie_name, cookie_came=cookie_came)
 _templates.globals.update(session_reference=session_reference)
 

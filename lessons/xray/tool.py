@@ -1,7 +1,7 @@
 """The X-ray: what a request did to its cookies and its session, shown under the page that it answered with.
 
-The session is saved after the page has been made. So the template leaves a slot, and the tool fills it when the session
-has been saved and unlocked, and its cookie set. What it knows of the session are the events that `sessions` publishes.
+The session is saved after the page has been made. So the template leaves a placeholder, which the tool fills when the
+session has been saved and unlocked, and its cookie set. It knows of the session by the events of `sessions`.
 
 It exists only on a site in development (see mount() of the lessons), and shows itself to nobody but this machine's
 users: who looks over a visitor's shoulder could read the session there.
@@ -49,7 +49,7 @@ class XRay(cherrypy.Tool):
     def _begin(self) -> None:
         request = cherrypy.serving.request
         if csrf.from_this_machine():
-            request.slot = True
+            request.placeholder = True
             request.hooks.attach("before_handler", lambda: _mark("handler"), priority=95)
             request.hooks.attach("before_finalize", lambda: _mark("answered"), priority=5)
             super()._setup()
@@ -60,7 +60,7 @@ def _mark(name: str) -> None:
 
 
 def fill() -> None:
-    """Put the X-ray into the slot of the page; of a redirect, keep it for the page that it leads to."""
+    """Put the X-ray in the place of the placeholder; of a redirect, keep it for the page that it leads to."""
     response = cherrypy.serving.response
     session = getattr(cherrypy.serving, "session", None)
     # The hash of the id, which each key ends with: where the cookie is the store, the rest changes with each save.
@@ -76,7 +76,7 @@ def fill() -> None:
 
 
 def _is_page(response: Any) -> bool:
-    """Whether the slot can be in it. In JSON the same words would be a visitor's, for there they are not escaped."""
+    """Whether the placeholder can be in it: in JSON, which is not escaped, the same words would be a visitor's."""
     return not response.stream and str(response.headers.get("Content-Type")).startswith("text/html")
 
 

@@ -140,7 +140,8 @@ class RedisHold(Hold):
             log.warning(what, reference(self.key), lease.SECONDS)
         if saved == 0 and record.kind == INDEX:  # its time was over since it was read; a session stays dead then
             self._store.save(self.key, record)
-        return bool(saved == 1) or (record.kind == INDEX and saved == 0)
+            return True
+        return bool(saved == 1)
 
     def _remove(self) -> None:
         # An index may have got another entry, if the lock was lost.

@@ -51,3 +51,10 @@ def test_a_package_that_is_missing_is_named_with_the_command_that_installs_it(co
     command = f'"{sys.executable}" -m pip install -r "{copy / "requirements.txt"}"'
     said = f"app.py: the package cherrypy is missing. Install what the site needs: {command}\n"
     assert (ended.returncode, ended.stderr) == (1, said)
+
+
+def test_a_module_of_the_sites_own_that_is_missing_is_a_traceback_which_says_where(copy: Path) -> None:
+    with (copy / "pages" / "tour.py").open("a", encoding="utf-8") as page:
+        page.write("import pages.stok\n")
+    ended = subprocess.run([sys.executable, "app.py"], cwd=copy, env=environment(), capture_output=True, text=True)
+    assert ended.returncode == 1 and "pages/tour.py" in ended.stderr and "pip install" not in ended.stderr

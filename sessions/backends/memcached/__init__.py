@@ -94,7 +94,8 @@ class MemcachedHold(Hold):
             log.warning(what, reference(self.key), lease.SECONDS)
         if status == b"NF" and record.kind == INDEX:  # its time was over since it was read; a session stays dead then
             self._store.save(self.key, record)
-        return status == b"HD" or (record.kind == INDEX and status == b"NF")
+            return True
+        return status == b"HD"
 
     def _remove(self) -> None:
         # An index may have got another entry, if the lock was lost; a session goes whatever has become of it.
