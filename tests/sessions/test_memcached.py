@@ -1,4 +1,5 @@
-"""The Memcached backend on real servers that hang, die and come back. Its good days are in `test_contract.py`."""
+"""The Memcached backend on real servers that hang, die and come back. Its good days are in `test_contract.py`, what it
+shares with Redis in `test_leases.py`."""
 
 from __future__ import annotations
 
@@ -29,14 +30,14 @@ from sessions.backends.memcached.server import Reply, Server, replies
 from sessions.errors import TooLarge
 from sessions.locks import waiting
 from sessions.options import Settings
-from sessions.testing import LONG, NAMESPACE, a_record, add_one, count_of, stored
+from sessions.testing import LONG, NAMESPACE, add_one, count_of, stored
 from tests.sessions.test_rules import Server as SiteProcess
-from tests.support.application import logged as lines_of
 from tests.support.client import Client
 from tests.support.members import sign_in_app
+from tests.support.outages import HOUR, fresh, page, refused
 from tests.support.process import wait_until
 
-DAY, HOUR = 86400, 3600
+DAY = 86400
 
 Start = Callable[..., Memcached]
 Open = Callable[..., MemcachedStore]
@@ -109,18 +110,6 @@ def proxy(server: Memcached) -> Iterator[Proxy]:
         yield proxy
 
 
-@pytest.fixture
-def logged() -> Iterator[list[str]]:
-    """What the package logs."""
-    with lines_of() as lines:
-        yield lines
-
-
-def fresh(n: int = 1, user: str = "", seconds: float = HOUR) -> Record:
-    """Return a record that does not expire while a test runs."""
-    return a_record({"n": n}, deadline=time.time() + seconds, user=user)
-
-
 def sign_in(store: MemcachedStore, user: str, seconds: float = HOUR) -> str:
     """Store a session as a sign-in does, and return its key."""
     return stored(store, fresh(1, user, seconds))
@@ -169,13 +158,6 @@ def lasts(server: Memcached, key: str) -> int:
 def drop(server: Memcached, key: str) -> None:
     """Let the server forget an item, as one that is full does."""
     assert "HD" in ask(server, f"md sessions:{key}")
-
-
-def refused(action: Callable[[], object]) -> str:
-    """Return why an action was not done."""
-    with pytest.raises(Unavailable) as caught:
-        action()
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------- options and start
@@ -601,17 +583,6 @@ def test_an_index_lives_on_the_server_of_its_key_and_lasts_as_long_as_its_sessio
     assert lasts(there, index) >= 50 * DAY - LONG, "it was renewed"
 
 
-def test_an_index_that_the_server_dropped_grows_again_with_each_renewal(
-    server: Memcached, store: MemcachedStore
-) -> None:
-    keys = [sign_in(store, "ada") for _ in range(3)]
-    drop(server, store.user_key("ada"))
-    assert store.live("ada") == {}, "this is what its limitations say"
-    for n, key in enumerate(keys, 1):
-        assert store.acquire(key, LONG).commit(fresh(2, "ada", HOUR + 60))
-        assert set(store.live("ada")) == set(keys[:n])
-
-
 def test_an_index_grows_neither_with_sessions_that_the_server_dropped_nor_with_renewals(
     server: Memcached, store: MemcachedStore
 ) -> None:
@@ -698,35 +669,6 @@ def test_sessions_of_a_server_that_is_down_are_not_taken_for_ended(
     assert set(store.live(user)) == keys
 
 
-@pytest.mark.parametrize("before", [0, 1])
-def test_a_sign_in_whose_index_another_process_took_meanwhile_is_refused_and_leaves_nothing(
-    server: Memcached, processes: Processes, monkeypatch: pytest.MonkeyPatch, before: int
-) -> None:
-    one, other = processes
-    keys, save = {sign_in(one, "ada") for _ in range(before)}, one.save
-
-    def save_late(key: str, record: Record) -> None:
-        monkeypatch.undo()
-        save(key, record)
-        drop(server, f"{one.user_key('ada')}:lock")
-        keys.add(sign_in(other, "ada"))
-
-    monkeypatch.setattr(one, "save", save_late)
-    refused(lambda: sign_in(one, "ada"))
-    assert set(one.live("ada")) == keys
-    assert stat(server, "curr_items") == len(keys) + 1
-
-
-def test_an_index_that_another_process_took_meanwhile_is_not_dropped(server: Memcached, processes: Processes) -> None:
-    one, other = processes
-    keys = {sign_in(one, "ada")}
-    late = one.acquire(one.user_key("ada"), LONG)
-    drop(server, f"{one.user_key('ada')}:lock")
-    keys.add(sign_in(other, "ada"))
-    late.delete()
-    assert set(one.live("ada")) == keys
-
-
 def test_a_user_has_no_more_sessions_than_an_index_can_name(start: Start, open_store: Open) -> None:
     server = start("-I", "1k", "-o", "slab_chunk_max=1024")
     store, keys = open_store(server), list[str]()
@@ -745,19 +687,6 @@ def test_a_user_has_no_more_sessions_than_an_index_can_name(start: Start, open_s
 # ---------------------------------------------------------------- leases
 
 
-@pytest.fixture
-def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases are renewed all the time."""
-    monkeypatch.setattr(lease, "RENEWED_EVERY", 0.02)
-
-
-@pytest.fixture
-def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases end after a second, whatever their holders do."""
-    monkeypatch.setattr(lease, "SECONDS", 1)
-    monkeypatch.setattr(lease, "RENEWED_FOR", 0.0)
-
-
 def beats() -> bool:
     return any(thread.name == "session leases" for thread in threading.enumerate())
 
@@ -765,18 +694,6 @@ def beats() -> bool:
 def test_a_killed_process_blocks_nobody_as_long_as_a_request_waits() -> None:
     assert lease.SECONDS + 1 < Settings.lock_timeout / 1.5
     assert lease.RENEWED_EVERY * 2 + 2 < lease.SECONDS, "one answer that does not come ends no lease"
-
-
-@pytest.mark.usefixtures("quick_heart")
-def test_a_lease_is_renewed_while_its_holder_works_and_not_longer(server: Memcached, store: MemcachedStore) -> None:
-    key = stored(store, fresh())
-    hold = store.acquire(key, LONG)
-    for _ in range(3):
-        ask(server, f"mg sessions:{key}:lock T2")
-        wait_until(lambda: lasts(server, f"{key}:lock") > 3)
-    assert hold.commit(fresh(2)), "it is still the same lock"
-    assert lasts(server, f"{key}:lock") == 0
-    wait_until(lambda: not beats())
 
 
 @pytest.mark.usefixtures("quick_heart")
@@ -808,21 +725,6 @@ def test_a_page_that_is_stuck_does_not_keep_its_lease(
     assert not hold.commit(fresh(99))
 
 
-@pytest.mark.usefixtures("quick_heart")
-def test_a_holder_whose_lock_was_lost_learns_it_at_the_next_beat(
-    server: Memcached, processes: Processes, logged: list[str]
-) -> None:
-    slow, other = processes
-    key = stored(slow, fresh())
-    late = slow.acquire(key, LONG)
-    drop(server, f"{key}:lock")
-    holder = other.acquire(key, LONG)
-    wait_until(lambda: not slow.heartbeat.leases)
-    assert not late.commit(fresh(99)), "the other one's save would be lost"
-    assert "was lost and another request took it" in logged[-1]
-    assert holder.commit(fresh(2)) and count_of(slow.load(key)) == 2
-
-
 def test_a_hold_that_could_not_be_made_is_not_renewed(store: MemcachedStore, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_answer(self: MemcachedHold) -> None:
         raise Unavailable("no answer")
@@ -846,65 +748,7 @@ def test_a_fork_renews_its_own_leases_only(store: MemcachedStore) -> None:
     held.release()
 
 
-@pytest.mark.usefixtures("short_lease")
-def test_a_save_after_the_lease_has_ended_is_refused_if_another_request_had_the_session(
-    server: Memcached, processes: Processes, logged: list[str]
-) -> None:
-    slow, other = processes
-    key = stored(slow, fresh())
-    late = slow.acquire(key, LONG)
-    add_one(other, key, 1)  # waits for the end of the lease
-    assert not late.commit(fresh(99))
-    assert "lease of 1 s, was lost" in logged[-1]
-    assert count_of(slow.load(key)) == 2
-
-
-@pytest.mark.usefixtures("short_lease")
-def test_a_save_after_the_lease_has_ended_is_stored_if_nobody_else_wants_the_session(
-    server: Memcached, store: MemcachedStore
-) -> None:
-    key = stored(store, fresh())
-    hold = store.acquire(key, LONG)
-    wait_until(lambda: lasts(server, f"{key}:lock") == 0)
-    assert hold.commit(fresh(2))
-    assert count_of(store.load(key)) == 2
-    assert lasts(server, f"{key}:lock") == 0
-
-
-@pytest.mark.parametrize("deleted", [True, False])
-def test_a_save_whose_lock_the_server_dropped_unnoticed_overwrites_nothing_and_revives_nothing(
-    server: Memcached, processes: Processes, logged: list[str], deleted: bool
-) -> None:
-    one, other = processes
-    key = stored(one, fresh())
-    hold = one.acquire(key, LONG)
-    drop(server, f"{key}:lock")
-    other.delete(key) if deleted else add_one(other, key, 1)
-    assert not hold.commit(fresh(99))
-    assert count_of(other.load(key)) == (-1 if deleted else 2)
-    assert deleted or "was lost and another request took it" in logged[-1]
-
-
-def test_an_index_whose_time_is_over_between_reading_and_saving_is_made_anew(store: MemcachedStore) -> None:
-    key = sign_in(store, "ada")
-    with store._index("ada") as (hold, checked, keys):
-        store.remove(hold.key)  # as the server does
-        store._put_index(hold, "ada", checked, keys, time.time() + HOUR)
-    assert list(store.live("ada")) == [key]
-
-
 # ---------------------------------------------------------------- the site
-
-
-def page(visitor: Client, path: str, status: int) -> str:
-    """Return the text of a page that must have this status, and leave the cookie alone if that is an error."""
-    answer = visitor.get(path)
-    assert answer.status == status, answer.text
-    if status == 503:
-        assert int(answer.headers["retry-after"]) > 0
-        assert answer.set_cookie == []
-        assert "127.0.0.1" not in answer.text
-    return answer.text
 
 
 def where(pair: list[Memcached], visitor: Client) -> str:

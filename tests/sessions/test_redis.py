@@ -1,5 +1,5 @@
 """The Redis backend on real servers that hang, die, fail over, fill up and come back. Its good days are in
-`test_contract.py`."""
+`test_contract.py`, what it shares with Memcached in `test_leases.py`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import shutil
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -21,20 +20,17 @@ import redis
 from services import ServiceError, free_port
 from services.proxy import Proxy
 from services.redis import Redis
-from sessions import ConfigError, Record, Unavailable
-from sessions.backends import lease
+from sessions import ConfigError, Unavailable
 from sessions.backends.redis import _CONNECT, _GRACE, ANSWER, LOCK, SAVE, RedisStore, name_of
 from sessions.errors import NoRoom
 from sessions.locks import waiting
-from sessions.testing import LONG, NAMESPACE, a_record, add_one, count_of, stored
+from sessions.testing import LONG, NAMESPACE, add_one, count_of, stored
 from tests.sessions.test_rules import Server as SiteProcess
-from tests.support.application import logged as lines_of
 from tests.support.balancer import make_certificate
-from tests.support.client import Client
 from tests.support.members import sign_in_app
+from tests.support.outages import HOUR, fresh, page, refused
 from tests.support.process import wait_until
 
-HOUR = 3600
 Open = Callable[..., RedisStore]
 Start = Callable[..., Redis]
 Processes = tuple[RedisStore, RedisStore]
@@ -104,13 +100,6 @@ def proxy(server: Redis) -> Iterator[Proxy]:
 
 
 @pytest.fixture
-def logged() -> Iterator[list[str]]:
-    """What the package logs."""
-    with lines_of() as lines:
-        yield lines
-
-
-@pytest.fixture
 def ask(server: Redis) -> Iterator[Any]:
     """A client of the server itself."""
     with redis.Redis(port=server.port, decode_responses=True, protocol=2) as client:
@@ -121,21 +110,9 @@ def lock_of(key: str) -> str:
     return f"{name_of(key)}:lock"
 
 
-def fresh(n: int = 1, user: str = "", seconds: float = HOUR) -> Record:
-    """Return a record that does not expire while a test runs."""
-    return a_record({"n": n}, deadline=time.time() + seconds, user=user)
-
-
 def connected(store: RedisStore) -> bool:
     """Return whether the store has an idle connection."""
     return any(one._sock for one in store._client.connection_pool._available_connections)
-
-
-def refused(action: Callable[[], object]) -> str:
-    """Return why an action was not done."""
-    with pytest.raises(Unavailable) as caught:
-        action()
-    return str(caught.value)
 
 
 # ---------------------------------------------------------------- options and start
@@ -526,73 +503,7 @@ def test_a_session_evicted_while_it_is_held_does_not_come_back(store: RedisStore
     assert ask.keys() == []
 
 
-# ---------------------------------------------------------------- the index of a user
-
-
-def test_an_index_that_the_server_dropped_grows_again_with_each_renewal(store: RedisStore, ask: Any) -> None:
-    keys = [stored(store, fresh(1, "ada")) for _ in range(3)]
-    ask.delete(name_of(store.user_key("ada")))
-    assert store.live("ada") == {}, "this is what its limitations say"
-    for n, key in enumerate(keys, 1):
-        assert store.acquire(key, LONG).commit(fresh(2, "ada", HOUR + 60))
-        assert set(store.live("ada")) == set(keys[:n])
-
-
-@pytest.mark.parametrize("before", [0, 1])
-def test_a_sign_in_whose_index_another_process_took_meanwhile_is_refused_and_leaves_nothing(
-    processes: Processes, ask: Any, monkeypatch: pytest.MonkeyPatch, before: int
-) -> None:
-    one, other = processes
-    keys, save = {stored(one, fresh(1, "ada")) for _ in range(before)}, one.save
-
-    def save_late(key: str, record: Record) -> None:
-        monkeypatch.undo()
-        save(key, record)
-        ask.delete(lock_of(one.user_key("ada")))
-        keys.add(stored(other, fresh(1, "ada")))
-
-    monkeypatch.setattr(one, "save", save_late)
-    refused(lambda: stored(one, fresh(1, "ada")))
-    assert set(one.live("ada")) == keys
-    assert len(ask.keys()) == len(keys) + 1
-
-
-def test_an_index_that_another_process_took_meanwhile_is_not_dropped(processes: Processes, ask: Any) -> None:
-    one, other = processes
-    keys = {stored(one, fresh(1, "ada"))}
-    late = one.acquire(one.user_key("ada"), LONG)
-    ask.delete(lock_of(one.user_key("ada")))
-    keys.add(stored(other, fresh(1, "ada")))
-    late.delete()
-    assert set(one.live("ada")) == keys
-
-
 # ---------------------------------------------------------------- leases
-
-
-@pytest.fixture
-def quick_heart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases are renewed all the time."""
-    monkeypatch.setattr(lease, "RENEWED_EVERY", 0.02)
-
-
-@pytest.fixture
-def short_lease(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leases end after a second, whatever their holders do."""
-    monkeypatch.setattr(lease, "SECONDS", 1)
-    monkeypatch.setattr(lease, "RENEWED_FOR", 0.0)
-
-
-@pytest.mark.usefixtures("quick_heart")
-def test_a_lease_is_renewed_while_its_holder_works_and_not_longer(store: RedisStore, ask: Any) -> None:
-    key = stored(store, fresh())
-    hold = store.acquire(key, LONG)
-    for _ in range(3):
-        ask.pexpire(lock_of(key), 2000)
-        wait_until(lambda: ask.pttl(lock_of(key)) > 3000)
-    assert hold.commit(fresh(2)), "it is still the same lock"
-    assert not ask.exists(lock_of(key))
-    assert not store.heartbeat.leases
 
 
 @pytest.mark.usefixtures("quick_heart")
@@ -605,72 +516,7 @@ def test_a_server_that_hangs_ends_no_lease_while_it_lives(server: Redis, store: 
     assert hold.commit(fresh(2))
 
 
-@pytest.mark.usefixtures("quick_heart")
-def test_a_holder_whose_lock_was_lost_learns_it_at_the_next_beat(
-    processes: Processes, ask: Any, logged: list[str]
-) -> None:
-    slow, other = processes
-    key = stored(slow, fresh())
-    late = slow.acquire(key, LONG)
-    ask.delete(lock_of(key))
-    holder = other.acquire(key, LONG)
-    wait_until(lambda: not slow.heartbeat.leases)
-    assert not late.commit(fresh(99)), "the other one's save would be lost"
-    assert "was lost and another request took it" in logged[-1]
-    assert holder.commit(fresh(2)) and count_of(slow.load(key)) == 2
-
-
-@pytest.mark.usefixtures("short_lease")
-def test_a_save_after_the_lease_has_ended_is_refused_if_another_request_had_the_session(
-    processes: Processes, logged: list[str]
-) -> None:
-    slow, other = processes
-    key = stored(slow, fresh())
-    late = slow.acquire(key, LONG)
-    add_one(other, key, 1)  # waits for the end of the lease
-    assert not late.commit(fresh(99))
-    assert "lease of 1 s, was lost" in logged[-1]
-    assert count_of(slow.load(key)) == 2
-
-
-@pytest.mark.usefixtures("short_lease")
-def test_a_save_after_the_lease_has_ended_is_stored_if_nobody_else_wants_the_session(
-    store: RedisStore, ask: Any
-) -> None:
-    key = stored(store, fresh())
-    hold = store.acquire(key, LONG)
-    wait_until(lambda: not ask.exists(lock_of(key)))
-    assert hold.commit(fresh(2))
-    assert count_of(store.load(key)) == 2
-    assert not ask.exists(lock_of(key))
-
-
-@pytest.mark.parametrize("deleted", [True, False])
-def test_a_save_whose_lock_the_server_dropped_unnoticed_overwrites_nothing_and_revives_nothing(
-    processes: Processes, ask: Any, logged: list[str], deleted: bool
-) -> None:
-    one, other = processes
-    key = stored(one, fresh())
-    hold = one.acquire(key, LONG)
-    ask.delete(lock_of(key))
-    other.delete(key) if deleted else add_one(other, key, 1)
-    assert not hold.commit(fresh(99))
-    assert count_of(other.load(key)) == (-1 if deleted else 2)
-    assert deleted or "was lost and another request took it" in logged[-1]
-
-
 # ---------------------------------------------------------------- the site
-
-
-def page(visitor: Client, path: str, status: int) -> str:
-    """Return the text of a page that must have this status, and leave the cookie alone if that is an error."""
-    answer = visitor.get(path)
-    assert answer.status == status, answer.text
-    if status == 503:
-        assert int(answer.headers["retry-after"]) > 0
-        assert answer.set_cookie == []
-        assert "127.0.0.1" not in answer.text
-    return answer.text
 
 
 def test_a_site_over_an_outage_a_restart_and_a_full_memory(start: Start) -> None:
@@ -696,11 +542,3 @@ def test_a_site_over_an_outage_a_restart_and_a_full_memory(start: Start) -> None
         assert page(visitor, "/count", 200) == "4"
         assert f"Redis at {server.address}" in site.output()
         assert visitor.cookies["session_id"] not in site.output()
-
-
-def test_an_index_whose_time_is_over_between_reading_and_saving_is_made_anew(store: RedisStore) -> None:
-    key = store.create(store.new_key(), fresh(user="ada"))
-    with store._index("ada") as (hold, checked, keys):
-        store.remove(hold.key)  # as the server does
-        store._put_index(hold, "ada", checked, keys, time.time() + HOUR)
-    assert list(store.live("ada")) == [key]
