@@ -23,6 +23,7 @@ A map of the package, in the order in which a request runs through it:
     codec.py     the values of a session as text
     locks.py     fair locks between the threads of a process
     backends/    a file or folder each, with a Store and a Session; file.py is the one to read first
+    moving.py    from one store to another, without signing anybody out
     users.py     what a site says of its accounts, the live sessions of a user
     cookies.py   reading and writing cookies
     events.py    what happens, told to whoever subscribes; the log is one subscriber

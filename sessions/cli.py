@@ -15,16 +15,17 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import cherrypy
 
-from .errors import CannotList, ConfigError, SessionError
+from .errors import CannotCount, CannotList, ConfigError, SessionError, StoreError, Unavailable
 from .events import as_word, log
-from .options import Settings
+from .moving import MovingStore
+from .options import PREFIX, Settings, configured
 from .registry import close_stores, open_stores
 from .store import Store
 from .users import ActiveSessions, LiveSession, revoke, valid_since
@@ -45,18 +46,26 @@ def _parser() -> Parser:
                     "with its environment and as the account that it runs as.", allow_abbrev=False)  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
     on_site = Parser(add_help=False, allow_abbrev=False)
-    on_site.add_argument("--profile", metavar="NAME", help="the site's profile (default: the one it chooses itself)")
     on_site.add_argument("--config", metavar="FILE", help="one more file of settings, as the site is started with")
     on_site.add_argument("--production", action="store_true", help="if the site is started with --production")
     on_site.add_argument("--app", metavar="MODULE:FACTORY", default="app:create_app", help="the function that "
                          "makes the site, called with NAME, FILE, production=True (default: %(default)s)")  # fmt: skip
-    add = commands.add_parser("list", parents=[on_site], help="show the live sessions")
+    one_profile = Parser(add_help=False, allow_abbrev=False)
+    one_profile.add_argument(
+        "--profile", metavar="NAME", help="the site's profile (default: the one it chooses itself)"
+    )
+    add = commands.add_parser("list", parents=[one_profile, on_site], help="show the live sessions")
     add.add_argument("--user", metavar="NAME", help="of this account only")
     add.add_argument("--json", action="store_true", help="as JSON, for programs")
-    add = commands.add_parser("revoke", parents=[on_site], help="end the sessions of an account, or one of them")
+    add = commands.add_parser("revoke", parents=[one_profile, on_site], help="end the sessions of an account, or "
+                              "one of them")  # fmt: skip
     add.add_argument("--user", metavar="NAME", help="the account; without --reference, all of its sessions")
     add.add_argument("--reference", metavar="REF", help="one session, by the reference that list and the log show")
-    commands.add_parser("purge", parents=[on_site], help="remove the sessions that have expired, now")
+    commands.add_parser("purge", parents=[one_profile, on_site], help="remove the sessions that have expired, now")
+    add = commands.add_parser("copy", parents=[on_site], help="move the sessions of one profile to another, those that "
+                              "no visitor has brought along; see docs/operations.md for the steps before")  # fmt: skip
+    add.add_argument("--from", dest="former", metavar="PROFILE", required=True, help="where they are")
+    add.add_argument("--to", dest="profile", metavar="PROFILE", required=True, help="where the site has them now")
     add = commands.add_parser("sql", help="print the SQL that makes the table of the PostgreSQL sessions")
     add.add_argument("--table", default="sessions", help="its name, or SCHEMA.NAME (default: %(default)s)")
     add = commands.add_parser("convert", help="print a configuration of an older CherryPy (from 0.9 on) as it is "
@@ -77,6 +86,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     cherrypy.log.screen = False
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter(f"{_PROGRAM}: %(message)s"))
+    if options.command == "copy":  # a line for each session would hide how far it is
+        handler.setLevel(logging.WARNING)
     log.addHandler(handler)
     try:
         status, text = _run(options)
@@ -99,6 +110,8 @@ def _run(options: argparse.Namespace) -> tuple[int, str]:
     if options.command == "convert":
         return 0, _converted(options.file)
     with _opened(options) as places:
+        if options.command == "copy":
+            return _copied(places, options.former)
         if options.command == "list":
             found = [session for place in places for session in place.sessions.list(options.user)]
             return 0, json.dumps(list(map(_row, found))) if options.json else _table(found)
@@ -131,6 +144,39 @@ def _converted(file: str) -> str:
     for remark in remarks:
         print(f"{file}: {remark}", file=sys.stderr)
     return new
+
+
+def _copied(places: list[Place], former: str) -> tuple[int, str]:
+    """Move what can be moved; on standard error, how far it is, and what could not be."""
+    moved, total, kept = 0, 0, dict[str, StoreError]()
+    for store in (place.store for place in places):
+        if not isinstance(store, MovingStore):
+            raise ConfigError("--from and --to have one store: there is nothing to move")
+        with suppress(CannotCount):
+            total += store.former.count()
+        try:
+            for reference, problem in store.move_all():
+                if problem is None:
+                    moved += 1
+                else:
+                    kept[reference] = problem
+                _show_progress(moved + len(kept), total)
+        except CannotList as error:
+            why = "Its sessions move when their visitors come, as long as the site has moving_from"
+            raise CannotList(f"{error}. {why} = {former!r}") from error
+        except StoreError as error:
+            raise Unavailable(f"{_number(moved, 'moved')}, then: {error}. Run it again to go on") from error
+    for reference, problem in kept.items():
+        print(f"{_PROGRAM}: session {reference} is still in {former}: {problem}", file=sys.stderr)
+    return 2 if kept else 0, _number(moved, "moved")
+
+
+def _show_progress(done: int, total: int) -> None:
+    if sys.stderr.isatty():
+        bar = "#" * min(40 * done // max(total, 1), 40)
+        print(
+            f"\r[{bar:40}] {done} of {max(done, total)}", end="" if done < total else "\n", file=sys.stderr, flush=True
+        )
 
 
 def _number(number: int, what: str) -> str:
@@ -182,9 +228,30 @@ class Place(NamedTuple):
 @contextmanager
 def _opened(options: argparse.Namespace) -> Iterator[list[Place]]:
     """Open the stores of a site for the length of a block."""
+    former = None
+    if options.command == "copy":
+        there = _made(options, options.former)
+        former = next(configured(there), None)
+        close_stores(there)
+    factory, app = options.app, _made(options, options.profile)
+    if former is not None:
+        close_stores(app)
+        app.merge({"/": {f"{PREFIX}moving_from": former}})
+    try:
+        places = [Place(*opened) for opened in open_stores(app)]
+        if not places:
+            raise ConfigError(f"--app {factory}: no page of it uses sessions of this package")
+        _check_account(app, places)
+        yield places
+    finally:
+        close_stores(app)
+
+
+def _made(options: argparse.Namespace, profile: str | None) -> cherrypy.Application:
+    """Make the site with a profile."""
     factory = options.app
     make = _function(factory)
-    given = [options.profile, options.config] if options.config or options.production else [options.profile]
+    given = [profile, options.config] if options.config or options.production else [profile]
     try:
         # What holds in production may be another store, and other accounts.
         app = make(*given, production=True) if options.production else make(*given)
@@ -194,14 +261,7 @@ def _opened(options: argparse.Namespace) -> Iterator[list[Place]]:
         raise ConfigError(f"--app {factory} failed: {type(error).__name__}: {error}") from error
     if not isinstance(app, cherrypy.Application):
         raise ConfigError(f"--app {factory} returned a {type(app).__name__}: it must return a cherrypy.Application")
-    try:
-        places = [Place(*opened) for opened in open_stores(app)]
-        if not places:
-            raise ConfigError(f"--app {factory}: no page of it uses sessions of this package")
-        _check_account(app, places)
-        yield places
-    finally:
-        close_stores(app)
+    return app
 
 
 def _function(factory: str) -> Callable[..., Any]:
@@ -226,6 +286,7 @@ def _check_account(app: cherrypy.Application, places: list[Place]) -> None:
     if os.name != "posix":
         return
     stored = [dict(place.settings.store).get("storage_path") for place in places]
+    stored += [(place.settings.moving_from or {}).get("storage_path") for place in places]
     for path in filter(None, [*stored, *app.config.get("/", {}).get("operators_paths", ())]):
         # While it is not there, the folder above counts. Not Path.exists(): it raises for what is in a closed folder.
         whole = Path(path).absolute()

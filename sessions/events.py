@@ -17,6 +17,7 @@ use the session.
     compared     with what was loaded                             changed
     saved        a record was stored                              record, how: created, changed, renewed, moved
     moved        it has a new id                                  account, before: reference under the old id
+    taken_over   it has come from the former store                account
     unsaved      nothing was stored                               why
     lost         nothing was stored: it was deleted meanwhile
     failed       the store could not do what was asked            why
@@ -110,6 +111,7 @@ LOGGED = {
     "revoked": "session was revoked",
     "lost": "session was deleted meanwhile; nothing was saved",
     "moved": "session has moved to a new id",
+    "taken_over": "session was taken over from the former store",
     "deleted": "session was ended",
     "ended": "session was ended from elsewhere",
     "ended_all": "all sessions of the account were revoked",

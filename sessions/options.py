@@ -68,6 +68,10 @@ def _accounts(value: Any) -> Any:
     return value if known else _REFUSED
 
 
+def _a_store(value: Any) -> Any:
+    return value if isinstance(value, Mapping) and all(isinstance(name, str) for name in value) else _REFUSED
+
+
 def _text(allowed: Callable[[str], object]) -> Callable[[Any], Any]:
     return lambda value: value if isinstance(value, str) and allowed(value) else _REFUSED
 
@@ -101,6 +105,8 @@ _TABLE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "lock_timeout": (_seconds, "a number of seconds above 0"),
     "max_waiting": (_count, "a whole number above 0"),
     "debug": (_boolean, "True or False"),
+    "moving_from": (_or_none(_a_store), "a dict of the options of a store, or None"),
+    "moving_to": (_or_none(_a_store), "a dict of the options of a store, or None"),
 }
 
 _COOKIE = frozenset({"name", "path", "path_header", "domain", "secure", "httponly", "samesite"})
@@ -131,6 +137,8 @@ class Settings:
     lock_timeout: float = 10  # seconds to wait for a session that another request holds, then 503
     max_waiting: int = MAX_WAITING  # requests that may wait for sessions in this process, then 503
     debug: bool = False  # log each step of each session
+    moving_from: Mapping[str, Any] | None = None  # options of the store that sessions are taken over from, when used
+    moving_to: Mapping[str, Any] | None = None  # options of one where other processes have them already
     store: tuple[tuple[str, Any], ...] = ()  # the options of the backend itself
 
     @cached_property
@@ -222,6 +230,8 @@ def _check_together(settings: Settings) -> None:
     name = settings.name.lower()  # browsers compare the prefixes without case
     if name.startswith(("__http-", "__host-http-")) and not settings.httponly:
         raise ConfigError(f"{PREFIX}name is {settings.name!r}: browsers then want {PREFIX}httponly = True")
+    if settings.moving_from is not None and settings.moving_to is not None:
+        raise ConfigError(f"{PREFIX}moving_from and {PREFIX}moving_to are both set: a process has one of them")
     if settings.samesite == "None" and settings.secure is False:
         raise ConfigError(f"{PREFIX}samesite is 'None': browsers then want {PREFIX}secure = True")
     if name.startswith(("__host-", "__secure-", "__http-")) and settings.secure is not True:

@@ -8,6 +8,8 @@ import importlib
 import threading
 import weakref
 from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any, cast
 
 import cherrypy
@@ -16,6 +18,7 @@ import cherrypy.lib.sessions as theirs
 from . import compat, options
 from .errors import ConfigError, SessionError
 from .events import LOGGED, Event, log, subscribe, write_to_log
+from .moving import MovingStore
 from .options import Settings
 from .privileges import as_served, pending_drop, wait_for_drop
 from .session import Session
@@ -142,6 +145,20 @@ class Cleaner:
             self._thread.join()
 
 
+def _name(settings: Settings) -> str:
+    """Return what tells the stores of an application apart."""
+    store_class = settings.storage_class.store_class
+    return f"{store_class.__module__}.{store_class.__qualname__} {settings.name} {settings.store!r}"
+
+
+def _with_store(settings: Settings, given: Mapping[str, Any]) -> Settings:
+    """Return the settings of the same sessions in another store, of whose options only those of the store count."""
+    check_names(given)
+    storage_class = session_class(given)
+    store = options.parse({name: one for name, one in given.items() if name not in options.COMMON}, storage_class).store
+    return replace(settings, storage_class=storage_class, store=store, moving_from=None, moving_to=None)
+
+
 Found = tuple[Settings, Store] | None  # None for a class written for CherryPy's own tool
 
 
@@ -209,23 +226,48 @@ class StoreRegistry:
             raise ConfigError(f"gevent has replaced Python's threads after CherryPy was imported: {why}. Do it before")
         check_names(given)
         settings = options.parse(given, session_class(given))
-        ours, store_class = settings.storage_class, settings.storage_class.store_class
-        name = f"{store_class.__module__}.{store_class.__qualname__} {settings.name} {settings.store!r}"
+        name = _name(settings)
         with self._mutex:
             stores = self._opened(app).stores
             if name not in stores:
-                with as_served():
-                    store = stores[name] = store_class(**dict(settings.store))
-                # With the cookie's name: an id that somebody has for the shop must not open what the pages of its staff
-                # keep under a cookie of their own. `app.script_name` would ask the request, if there is one.
-                place = f"{app._script_name or ''} {settings.name}"
-                store.namespace = hashlib.sha256(place.encode()).hexdigest()[:8] + "-"
-                store.cookie_name = settings.name
-                store.locks.max_waiting = settings.max_waiting
+                stores[name] = self._new_store(app, settings)
                 stock = chosen_class(given)
                 if stock in _STOCK:
-                    log.info("%s of CherryPy is answered by sessions.%s", stock.__name__, ours.__name__)
+                    ours = settings.storage_class.__name__
+                    log.info("%s of CherryPy is answered by sessions.%s", stock.__name__, ours)
             return settings, stores[name]
+
+    def _new_store(self, app: Any, settings: Settings) -> Store:
+        with as_served():
+            store: Store = settings.storage_class.store_class(**dict(settings.store))
+        # With the cookie's name: an id that somebody has for the shop must not open what the pages of its staff keep
+        # under a cookie of their own. `app.script_name` would ask the request, if there is one.
+        place = f"{app._script_name or ''} {settings.name}"
+        store.namespace = hashlib.sha256(place.encode()).hexdigest()[:8] + "-"
+        store.cookie_name = settings.name
+        store.locks.max_waiting = settings.max_waiting
+        for option in ("moving_from", "moving_to"):
+            if (given := getattr(settings, option)) is not None:
+                return self._moving(app, settings, store, option, given)
+        return store
+
+    def _moving(self, app: Any, settings: Settings, store: Store, option: str, given: Mapping[str, Any]) -> Store:
+        """Put a store together with the one that sessions move from, or to."""
+        with ExitStack() as opened:
+            opened.callback(store.close)
+            try:
+                others = _with_store(settings, given)
+                if _name(others) != _name(settings):
+                    other = self._new_store(app, others)
+                    opened.callback(other.close)
+                    from_there = option == "moving_from"
+                    store = MovingStore(*((other, store) if from_there else (store, other)), takes_over=from_there)
+                else:  # a site that has gone back, with the option still in a file
+                    log.warning("%s names the store that is in use: nothing moves", option)
+            except ConfigError as error:
+                raise ConfigError(f"{options.PREFIX}{option}: {error}") from error
+            opened.pop_all()
+        return store
 
     def stores(self, app: Any) -> list[Store]:
         """Return the open stores of an application."""

@@ -22,6 +22,7 @@ PROFILE_SECTION = "profile:"
 PRODUCTION_SECTION = "production"
 USERS_SECTION = "users"  # the accounts: name = argon2id hash
 ACCOUNTS_OPTION = "tools.sessions.accounts"  # no setting: the site itself makes what it stands for
+MOVING = ("tools.sessions.moving_from", "tools.sessions.moving_to")  # here a profile; the tool takes a store's options
 ABOUT = "profile.about"  # one line for --list-profiles, no setting of the site
 
 Sections = dict[str, dict[str, Any]]  # CherryPy's configuration: {section: {option: value}}
@@ -68,11 +69,7 @@ def load_settings(
     profiles = find_profiles(base, extra)
     default = extra.get("global", {}).get("profile", base["global"]["profile"])
     name = str(profile or environ.get("PROFILE") or default)
-    if name not in profiles:
-        near = difflib.get_close_matches(name, profiles, n=1)
-        meant = f" Did you mean {near[0]!r}?" if near else ""
-        raise StartError(f"there is no profile {name!r}.{meant} The profiles are: {', '.join(profiles)}")
-
+    _check_profile(name, profiles)
     hardening = {**base.get(PRODUCTION_SECTION, {}), **extra.get(PRODUCTION_SECTION, {})} if production else {}
     accounts = {"accounts.path": os.path.join(environ.get("STORAGE_PATH") or "var", "accounts.sqlite")}
     settings = merged({"/": accounts}, base, {"/": profiles[name]}, {"/": hardening}, extra)
@@ -83,17 +80,43 @@ def load_settings(
                 "accounts stand in [users]"
             )
     settings["/"].pop(ABOUT, None)
+    _complete(settings, environ)
+    for option in MOVING:
+        if isinstance(other := settings["/"].get(option), str):
+            _check_profile(other, profiles, f"{option}: ")
+            settings["/"][option] = _store_of(profiles[other], {**hardening, **extra.get("/", {})}, environ)
+
+    settings["/"]["profile"] = name  # for the pages, as cherrypy.request.config["profile"]
+    settings["/"]["tools.staticdir.root"] = str(ROOT)
+    return settings
+
+
+def _check_profile(name: str, profiles: Sections, where: str = "") -> None:
+    if name not in profiles:
+        near = difflib.get_close_matches(name, profiles, n=1)
+        meant = f" Did you mean {near[0]!r}?" if near else ""
+        raise StartError(f"{where}there is no profile {name!r}.{meant} The profiles are: {', '.join(profiles)}")
+
+
+def _complete(settings: Sections, environ: Mapping[str, str]) -> None:
+    """Put in what the environment says, and make paths whole."""
     for variable, (section, option, convert) in ENVIRONMENT.items():
-        if environ.get(variable) and (section == "global" or option in settings[section]):
-            settings[section][option] = convert(environ[variable])
+        options = settings.get(section, {})
+        if environ.get(variable) and (section == "global" or option in options):
+            options[option] = convert(environ[variable])
     for options in settings.values():
         for path in PATHS:
             if options.get(path) and isinstance(options[path], str):
                 options[path] = str(ROOT / options[path])
 
-    settings["/"]["profile"] = name  # for the pages, as cherrypy.request.config["profile"]
-    settings["/"]["tools.staticdir.root"] = str(ROOT)
-    return settings
+
+def _store_of(profile: Mapping[str, Any], over: Mapping[str, Any], environ: Mapping[str, str]) -> dict[str, Any]:
+    """Return the session options, as the session tool names them, that a site has with a profile."""
+    prefix, which = "tools.sessions.", ("tools.sessions.storage_type", "tools.sessions.storage_class")
+    options = {**profile, **{name: value for name, value in over.items() if name not in which}}
+    _complete({"/": options}, environ)
+    return {name.removeprefix(prefix): value for name, value in options.items()
+            if name.startswith(prefix) and name not in MOVING}  # fmt: skip
 
 
 def merged(*layers: Sections) -> Sections:

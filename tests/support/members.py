@@ -99,6 +99,11 @@ class Browser(WsgiClient):
         assert answers, "the request does not end"
         return answers[0]
 
+    def having(self, other: Browser) -> Self:
+        """Take the cookies of another one: the same browser, in front of the site as it is later."""
+        self.cookies = dict(other.cookies)
+        return self
+
     def sign_in(self, user: str = "ada", remember: bool = False) -> Self:
         self.run(lambda session: session.sign_in(user, remember))
         return self
