@@ -83,12 +83,19 @@ class Pages:
         return f"made {self.made}"
 
 
+@pytest.fixture(scope="module")
+def cache() -> caching.MemoryCache:
+    """Return the cache of all these tests: each starts a thread that never ends, and looks at it ten times a second."""
+    return caching.MemoryCache()
+
+
 @pytest.fixture(params=BACKENDS)
 def app(
-    request: pytest.FixtureRequest, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+    request: pytest.FixtureRequest, cache: caching.MemoryCache, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[cherrypy.Application]:
     monkeypatch.setenv("STORAGE_PATH", str(tmp_path))
-    monkeypatch.setattr(cherrypy, "_cache", caching.MemoryCache(), raising=False)
+    cache.clear()
+    monkeypatch.setattr(cherrypy, "_cache", cache, raising=False)
     app = application(Pages(), **options_of(request.param, tmp_path))
     late = {"hooks.before_finalize": lambda: cherrypy.session.update(seen=cherrypy.session.get("n"))}
     app.merge({"/": {"tools.caching.on": True, "tools.caching.delay": 600}, "/late": late})
@@ -138,7 +145,9 @@ def test_a_form_that_is_sent_removes_the_cached_page_also_for_a_visitor_with_a_s
     assert WsgiClient(app).get("/plain").text == "made 3"
 
 
-def test_a_page_that_begins_a_session_leaves_nothing_behind_that_others_wait_for(app: cherrypy.Application) -> None:
+def test_a_page_that_begins_a_session_leaves_nothing_behind_that_others_wait_for(
+    app: cherrypy.Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """CherryPy has the next visitors wait five seconds for the one who makes a page that is to be cached."""
     pages: Pages = app.root
     assert WsgiClient(app).get("/slow").text == "nobody's"
@@ -150,7 +159,7 @@ def test_a_page_that_begins_a_session_leaves_nothing_behind_that_others_wait_for
         thread.start()
         return thread
 
-    cherrypy._cache.antistampede_timeout = 60  # more than this test may take
+    monkeypatch.setattr(cherrypy._cache, "antistampede_timeout", 60)  # more than this test may take
     first = ask("first")
     assert pages.under_way.wait(30)
     others = [ask("second"), ask("third")]

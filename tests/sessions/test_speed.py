@@ -6,6 +6,7 @@ more than one of the same application that does not use its session, with the to
 
 from __future__ import annotations
 
+import gc
 import io
 import sys
 from collections import Counter
@@ -91,11 +92,13 @@ class Visitor:
             elif event == "c_call":
                 seen["", arg.__qualname__] += 1
 
+        gc.disable()  # what it would clean up in between is that of other tests
         sys.setprofile(see)
         try:
             self.get(path)
         finally:
             sys.setprofile(None)
+            gc.enable()
         return seen
 
 
