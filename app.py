@@ -3,7 +3,7 @@
     python app.py                          serves http://127.0.0.1:8080 with the profile that site.conf names
     python app.py --profile ram --port 0   the same with another session backend, on any free port
     python app.py --production             refuses every setting that is not safe in public
-    python app.py hash-password ada        asks for a password and prints the line of ada for [users]
+    python app.py user add ada             asks for a password, and adds the account ada
     python app.py new ../shop              makes a site of your own there, without the lessons
     create_app()                           the same site as a WSGI application, for any other server
 
@@ -22,10 +22,8 @@ import web.missing  # noqa: F401 -- first: it says which of the others has to be
 import cherrypy
 
 import sessions
-from auth import demo
-from auth.accounts import Accounts, check_hashes
+from auth import commands, demo
 from auth.authenticator import Authenticator
-from auth.passwords import hash_password
 from auth.throttle import Throttle
 from pages.account import Account, Devices, Password
 from pages.health import Health
@@ -33,14 +31,15 @@ from pages.login import Login, Logout
 from pages.tour import Tour
 from web import start, starter
 from web.production import check
-from web.settings import USERS_SECTION, Source, StartError, load_settings, one_line
+from web.settings import Source, StartError, load_settings, one_line
 from web.wiring import Site, application, mount
+
+COMMANDS = ("new FOLDER", *commands.FORMS)
 
 
 def build(site: Site) -> cherrypy.Application:
     """Make the site: every page has one line here, and can be taken out with it."""
-    users = site.settings[USERS_SECTION]
-    accounts = (demo.DemoAccounts if site.demo else Accounts)(users, site.accounts_path, site.demo)
+    accounts = demo.open_accounts(site)
     authenticator = Authenticator(accounts, Throttle())
 
     root = Tour()  # at /
@@ -72,24 +71,24 @@ def create_app(profile: str | None = None, config: Source = None, production: bo
     site = Site(load_settings(profile, config, os.environ, production), production=production)
     if production:
         check(site.settings, os.environ)
-        check_hashes(site.settings[USERS_SECTION])
-    elif password := os.environ.get("DEMO_PASSWORD"):
-        site.demo = {demo.DEMO: password}
+    else:
+        site.demo = os.environ.get("DEMO_PASSWORD", "")
     return build(site)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the site until Ctrl-C or SIGTERM. Return the exit status: 0, or 2 when it could not start."""
     try:
-        options = start.parse(argv)
+        options = start.parse(argv, COMMANDS)
         if options.command[:1] == ["new"]:
             starter.new(options.command[1], options.name)
         elif options.command:
-            hash_password(options.command[1] if options.command[1:] else None)
+            settings = load_settings(options.profile, options.config, os.environ, options.production)
+            commands.run(options.command[1:], settings, os.environ)
         elif options.list_profiles:
             start.list_profiles(options.config)
         else:
-            start.run(options, build, check_hashes, demo.demo_account)
+            start.run(options, build, demo.demo_account)
     except (StartError, sessions.ConfigError, sessions.StoreError) as error:
         print(f"app.py: {one_line(error)}", file=sys.stderr)
         return 2

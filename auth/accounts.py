@@ -1,44 +1,38 @@
-"""Who may sign in: the accounts of the configuration, and what their owners have changed since."""
+"""Who may sign in: the accounts of the site, their passwords, and since when their sessions are valid."""
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import threading
 import time
-import unicodedata
-from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, Row, bindparam, delete, exc, insert, select, update
 
 import sessions
 from auth import hashes
-from auth.passwords import NAME_LENGTH, check_name, weakness
-from auth.users_table import AccountsUnavailable, UsersTable
+from auth.database import AccountsUnavailable, Database, users
+from auth.names import check_email, check_name, folded
 from sessions.events import log_event
 from web.settings import StartError
 
-__all__ = ["Accounts", "Proof", "weakness"]
-
-# Only where the hash in force is still the one that was read before: the configured one, unless a row of its seed has
-# another.
-_CHANGE = """INSERT INTO accounts (name, seed, hash) SELECT :name, :seed, :hash
-    WHERE :old = :configured OR EXISTS (SELECT 1 FROM accounts WHERE name = :name)
-    ON CONFLICT (name) DO UPDATE SET seed = excluded.seed, hash = excluded.hash
-    WHERE :old = CASE seed WHEN excluded.seed THEN hash ELSE :configured END"""
-# Later than every moment at which a password was looked at before: also in the same tick of the clock, and when the
-# last revocation came from a clock that was ahead.
-_REVOKE = """INSERT INTO accounts (name, valid_since) VALUES (:name, now() + 0.001)
-    ON CONFLICT (name) DO UPDATE SET valid_since = max(valid_since + 0.001, excluded.valid_since)"""
-
-_LONGEST_TYPED = 20 * NAME_LENGTH  # one character can be eighteen, and more of them would take long to be sorted
 _AHEAD = 60.0  # seconds that clocks may differ without a word
+_TICK = 0.001  # seconds: a revocation is later than what was proved in the same tick of the clock
+_ENABLED = users.c.disabled.is_(None)
 
 
 class ReadOnly(AccountsUnavailable):
     """A new password cannot be kept."""
 
     public = "New passwords cannot be kept here just now. Nothing was changed: your old password still holds."
+
+
+class Taken(ValueError):
+    """There is an account with this name already, or with this e-mail address: `field` is "name" or "email"."""
+
+    def __init__(self, field: str) -> None:
+        super().__init__(f"there is an account with this {field} already")
+        self.field = field
 
 
 class Proof(NamedTuple):
@@ -58,186 +52,182 @@ class Proof(NamedTuple):
 class Accounts:
     """The accounts of a site; the session tool asks them too, see sessions.Accounts.
 
-    The configuration says which accounts there are. A password that was changed since is kept at `path`, with a digest
-    of the configured hash that it took the place of: when an operator changes that line, the line holds again.
+    A disabled account is like none for whoever signs in or is signed in, and so is that of a site in development (see
+    auth.demo) for any other site.
+
+    Each method raises sessions.Unavailable if the database does not answer.
     """
 
-    def __init__(
-        self,
-        users: Mapping[str, str],
-        path: str | Path,
-        demo: Mapping[str, str] | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        """Take the accounts.
+    _is_ours: ColumnElement[bool] = users.c.demo.is_(None)
 
-        Where there are configured ones and no file of changes, a line of the log says so: a file that was lost cannot
-        be told from one that was never made, and with it old passwords and ended sessions come back.
-
-        Args:
-            users: argon2id hash by name, the section [users].
-            path: of the SQLite file for changes; made when there is one.
-            demo: password by name, for development only.
-            clock: in epoch seconds.
-
-        Raises:
-            StartError: an account has no such hash, or a name or a password that cannot be one.
-        """
-        self._hasher = hashes.Hasher()
-        self._clock, self._users = clock, UsersTable(path, clock)
-        demo = demo or {}
-        self._registered = {folded(name): name for name in demo}
-        for name, line in users.items():
-            check_name(name)
-            if not hashes.is_hash(line):
-                raise StartError(
-                    f"the account {name!r} in [users] needs an argon2id hash; make its line with: "
-                    f"python app.py hash-password {name}"
-                )
-            other = self._registered.setdefault(folded(name), name)
-            if other in demo:
-                raise StartError(f"the account {name!r} of [users] is a demo account too; unset DEMO_PASSWORD")
-            if other != name:
-                raise StartError(
-                    f"the accounts {other!r} and {name!r} in [users] are the same to whoever types the name; rename one"
-                )
-        for word in demo.values():
-            if hashes.prepared(word) is None:
-                what = f"text of at most {hashes.MAX_LENGTH} characters"
-                raise StartError(f"the password of the demo account must be {what}")
-        self._seeds, self._unhashed = dict(users), dict(demo)
-        self._names = frozenset(self._registered.values())
-        self._hashing = threading.Lock()
-        if users and not self._users.exists():
-            log_event("no password was ever changed here, or that file is lost", level=logging.WARNING, file=path)
-
-    def __contains__(self, name: object) -> bool:
-        """Tell whether an account is registered under this name, exactly."""
-        return name in self._names
+    def __init__(self, database: Database, clock: Callable[[], float] = time.time) -> None:
+        """Take the database, and the clock, in epoch seconds. Those of several machines must not differ by seconds."""
+        self.database, self.hasher, self._clock = database, hashes.Hasher(), clock
+        self._valid_since = select(users.c.valid_since).where(
+            users.c.name == bindparam("user"), _ENABLED, self._is_ours
+        )
 
     def registered(self, typed: str) -> str | None:
         """Return the name of the account that is meant, as it is registered; None where there is none. See folded()."""
-        return self._registered.get(folded(typed))
+        found = self.database.rows(select(users.c.name).where(users.c.folded == folded(typed), self._is_ours))
+        return str(found[0].name) if found else None
+
+    def is_empty(self) -> bool:
+        """Tell whether there is no account."""
+        return not self.database.rows(select(users.c.name).where(self._is_ours).limit(1))
+
+    def everybody(self) -> list[Row[Any]]:
+        """Return the rows of all accounts, by name."""
+        return self.database.rows(select(users).where(self._is_ours).order_by(users.c.folded))
+
+    def by_email(self, email: str) -> Row[Any] | None:
+        """Return the row of the enabled account with this e-mail address. A mail goes to the address that stands there:
+        the one that was typed may only look like it."""
+        found = self.database.rows(select(users).where(users.c.folded_email == folded(email), _ENABLED, self._is_ours))
+        return found[0] if found else None
 
     def verify(self, name: str, password: str) -> Proof | None:
         """Return the proof that the password is this account's, or None.
 
         An unknown name costs one computation of a hash like a known one, so that the time of the answer does not tell
         which accounts exist (OWASP ASVS 5.0, 6.3.8). A hash that is cheaper than those made today is replaced.
+        """
+        while True:
+            proof = self._proof(name)
+            if not self.hasher.verify(proof.hash if proof else self.hasher.dummy_hash, password) or proof is None:
+                return None
+            if hashes.is_outdated(proof.hash):
+                proof = proof._replace(hash=self._renewed(proof, password))
+            # While a password waits for its turn the hash may change. Then the same password has to fit the new one.
+            again = self._proof(name)
+            if again and again.hash == proof.hash:
+                break
+        if proof.moment > self._clock() + _AHEAD:
+            log_event("the last revocation is ahead of the clock", level=logging.WARNING, account=proof.user)
+        return proof
+
+    def add(self, name: str, password: str, email: str | None = None) -> Proof:
+        """Add an account, and return the proof with which its owner can sign in at once; see weakness() before.
 
         Raises:
-            sessions.Unavailable: the accounts cannot be read, or too many sign in at once.
+            ValueError: the name or the address cannot be one.
+            Taken: somebody has it.
         """
-        self._hash_demo_passwords()
-        name = self.registered(name) or ""
-        while True:
-            moment, hash = self._in_force(name)
-            if not self._hasher.verify(hash or self._hasher.dummy_hash, password) or hash is None:
-                return None
-            if hashes.is_outdated(hash):
-                hash = self._renewed(name, password, hash)
-            # While a password waits for its turn the hash may change. Then the same password has to fit the new one.
-            if self._in_force(name)[1] == hash:
-                break
-        if moment > self._clock() + _AHEAD:
-            log_event("the last revocation is ahead of the clock", level=logging.WARNING, account=name)
-        return Proof(name, moment, hash)
+        return self.insert(name, self.hasher.hash(password), email)
+
+    def insert(self, name: str, hash: str, email: str | None = None, **values: Any) -> Proof:
+        """Add an account by the hash of its password, with other `values` of its row. As add() does otherwise.
+
+        Its sessions are valid from now on: whoever was signed in under this name was somebody else.
+        """
+        check_name(name)
+        if email:
+            check_email(email)
+        now = self._clock()
+        row = {
+            "name": name, "folded": folded(name), "email": email or None, "folded_email": folded(email or "") or None,
+            "hash": hash, "valid_since": now, "created": now, **values,
+        }  # fmt: skip
+        try:
+            with self.database.begin() as connection:
+                connection.execute(delete(users).where(users.c.folded == row["folded"], users.c.demo.is_not(None)))
+                connection.execute(insert(users).values(row))
+        except exc.IntegrityError as error:
+            raise Taken("email" if "email" in str(error.orig).partition("\n")[0] else "name") from error
+        return Proof(name, row["valid_since"], hash)
 
     def change_password(self, proof: Proof, new: str) -> bool:
         """Make `new` the password of the account that was proved, for all processes and for good; see weakness()
-        before. False: its password has changed since the proof, so nothing was changed.
-
-        Raises:
-            KeyError: there is no such account.
-            sessions.Unavailable: it cannot be kept, or too many sign in at once.
-        """
+        before. False: its password has changed since the proof, so nothing was changed."""
         try:
-            return self._users.write(_CHANGE, self._swap(proof.user, proof.hash, self._hasher.hash(new)))
+            return self._swap(proof, self.hasher.hash(new))
         except AccountsUnavailable as error:
             raise ReadOnly(str(error)) from error
 
-    def valid_since(self, user: str) -> float | None:
-        """Return the moment, in epoch seconds, before which whoever signed in as `user` is signed out; 0.0 for none.
-        None: the account is not in the configuration.
+    def set_password(self, user: str, new: str) -> bool:
+        """Make `new` the password of an account without a proof of the old one, and end its sessions. False: there is
+        no such account."""
+        return self._end_sessions(user, hash=self.hasher.hash(new))
 
-        Raises:
-            sessions.Unavailable: the changes cannot be read.
-        """
-        return self._users.row(user).valid_since if user in self else None
+    def disable(self, user: str) -> bool:
+        """Let nobody sign in as this user, and end its sessions at their next request. False: no such account."""
+        return self._end_sessions(user, disabled=self._clock())
+
+    def enable(self, user: str) -> bool:
+        """Let a disabled user sign in again. False: no such account."""
+        return self._end_sessions(user, disabled=None)
+
+    def remove(self, user: str) -> bool:
+        """Remove an account and all that belongs to it. False: no such account."""
+        with self.database.begin() as connection:
+            return connection.execute(delete(users).where(users.c.name == user, self._is_ours)).rowcount > 0
+
+    def valid_since(self, user: str) -> float | None:
+        """Return the moment, in epoch seconds, before which whoever signed in as `user` is signed out. None: there is
+        no such account, or it is disabled."""
+        found = self.database.rows(self._valid_since, {"user": user})
+        return float(found[0][0]) if found else None
 
     def revoke(self, user: str) -> None:
         """Make that moment now, for all processes and for good: later than that of every proof so far, unless the clock
-        was set back since.
+        was set back since."""
+        self._end_sessions(user)
 
-        Raises:
-            sessions.Unavailable: it cannot be kept.
+    def _end_sessions(self, user: str, **values: Any) -> bool:
+        """Revoke, and write other values of the row in the same transaction.
+
+        The clock is read when nobody can prove a password by the old row any more: with a time taken before, whoever
+        read that row in between would have read it at a later time than the one that is written.
         """
-        self._users.write(_REVOKE, {"name": user})
+        with self.database.begin() as connection:
+            ours = users.c.name == user, self._is_ours
+            before = connection.scalar(select(users.c.valid_since).where(*ours).with_for_update())
+            if before is None:
+                return False
+            values["valid_since"] = max(before, self._clock()) + _TICK
+            connection.execute(update(users).where(*ours).values(values))
+            return True
 
-    def _in_force(self, name: str) -> tuple[float, str | None]:
-        """The moment of a proof that begins now, and the hash in force.
+    def _proof(self, name: str) -> Proof | None:
+        """A proof that begins now, if the password will fit.
 
-        The clock is read first: a revocation that is not seen here yet is later. A moment before the last revocation
-        would lock an account out that was revoked by a clock ahead of this one. An unknown name is looked up like a
-        known one: a table that is locked does not tell them apart either.
+        The clock is read first: a revocation that is not seen here yet is later. FOR SHARE, for readers do not wait for
+        writers in PostgreSQL: a revocation under way has read its clock, and must be seen. (In SQLite they do.) A
+        moment before the last revocation would lock an account out that was revoked by a clock ahead of this one.
         """
-        now, seed = self._clock(), self._seeds.get(name)
-        row = self._users.row(name)
-        if seed is None:
-            return now, None
-        return max(now, row.valid_since), row.hash if row.seed == _digest(seed) else seed
+        now = self._clock()
+        known = users.c.folded == folded(name), _ENABLED, self._is_ours
+        found = self.database.rows(select(users).where(*known).with_for_update(read=True))
+        return Proof(found[0].name, max(now, found[0].valid_since), found[0].hash) if found else None
 
-    def _hash_demo_passwords(self) -> None:
-        """Make the hashes of demo passwords when somebody first signs in, whoever that is: a start does not wait for
-        them, and the time of the answer tells nobody's name.
-
-        Every process has to make the same ones, for a change belongs to the hash it took the place of. Hence no random
-        salt.
-        """
-        with hashes.turn(self._hashing):
-            for name, word in self._unhashed.items():
-                self._seeds[name] = self._hasher.hash(word, hashes.demo_salt(name))
-            self._unhashed = {}
-
-    def _renewed(self, name: str, password: str, old: str) -> str:
+    def _renewed(self, proof: Proof, password: str) -> str:
         """Replace a hash unless it has changed meanwhile; return the one that the password fits. The visitor is let in
         also where that fails."""
         try:
-            new = self._hasher.hash(password)
-            if not self._users.write(_CHANGE, self._swap(name, old, new)):
-                return old
+            new = self.hasher.hash(password)
+            if not self._swap(proof, new):
+                return proof.hash
         except sessions.Unavailable as error:
-            log_event("a password hash was not renewed", level=logging.WARNING, account=name, reason=error)
-            return old
-        log_event("a password hash was renewed", account=name)
+            log_event("a password hash was not renewed", level=logging.WARNING, account=proof.user, reason=error)
+            return proof.hash
+        log_event("a password hash was renewed", account=proof.user)
         return new
 
-    def _swap(self, name: str, old: str, new: str) -> dict[str, str]:
-        configured = self._seeds[name]
-        return {"name": name, "seed": _digest(configured), "configured": configured, "old": old, "hash": new}
+    def _swap(self, proof: Proof, new: str) -> bool:
+        """Only where the hash is still the one that was proved."""
+        proved = users.c.name == proof.user, users.c.hash == proof.hash, _ENABLED
+        with self.database.begin() as connection:
+            return connection.execute(update(users).where(*proved).values(hash=new)).rowcount > 0
 
 
-def check_hashes(users: Mapping[str, str]) -> None:
-    """Refuse the hashes of [users] that are too cheap for production. Raises StartError."""
-    for name, line in users.items():
-        if hashes.is_hash(line) and hashes.is_weak(line):
+def check_hashes(accounts: Accounts) -> None:
+    """Refuse hashes that are too cheap for production. Raises StartError."""
+    now = hashes.CURRENT_PARAMETERS
+    today = f"$argon2id$v={now.version}$m={now.memory_cost},t={now.time_cost},p={now.parallelism}$"
+    others = select(users.c.name, users.c.hash).where(users.c.hash.not_like(f"{today}%"), users.c.demo.is_(None))
+    for name, hash in accounts.database.rows(others):
+        if hashes.is_weak(hash):
             raise StartError(
-                f"the hash of {name!r} in [users] is too cheap to guess at (11.4.2): in production it must be argon2id "
-                f"with m=19456,t=2,p=1 or more; python app.py hash-password {name} makes another"
+                f"the hash of {name!r} is too cheap to guess at (11.4.2): in production it must be argon2id with "
+                f"m=19456,t=2,p=1 or more; python app.py user password {name} takes another password"
             )
-
-
-def folded(name: str) -> str:
-    """Return what a user name is compared by: without the space that a phone adds, whatever the keyboard's way to write
-    an accent, its capitals, and characters that cannot be seen (Unicode, chapter 3.13). Passwords are never folded.
-
-    A Turkish capital is that of the letter with its dot: ILGIN is ilgin, and not the name without dots.
-    """
-    if len(name) > _LONGEST_TYPED:
-        return name
-    text = unicodedata.normalize("NFKD", name).casefold()
-    return unicodedata.normalize("NFKC", "".join(c for c in text if unicodedata.category(c) != "Cf")).strip()
-
-
-def _digest(seed: str) -> str:
-    return hashlib.sha256(seed.encode()).hexdigest()

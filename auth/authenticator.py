@@ -8,7 +8,8 @@ import math
 import cherrypy
 from cherrypy.lib.httputil import parse_query_string
 
-from auth.accounts import Accounts, Proof, folded
+from auth.accounts import Accounts, Proof
+from auth.names import folded
 from auth.throttle import Throttle
 from sessions.events import log_event
 from web import csrf
@@ -58,8 +59,7 @@ class Authenticator:
         known = csrf.address_of(cherrypy.serving.request.remote.ip)
         address = str(known) if known else None
         # People type their password as the name at times: only a name that exists may stand in the log.
-        registered = self._accounts.registered(name)
-        account, name = registered or "(unknown)", registered or folded(name)
+        account, name = self._accounts.registered(name) or "(unknown)", folded(name)
         if address is None and not self._noted:
             self._noted = True
             cherrypy.log(_NO_ADDRESS, "SITE", logging.WARNING)

@@ -4,49 +4,91 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 from collections.abc import Mapping
-from pathlib import Path
 
-from auth.accounts import Accounts, Proof, folded
+from sqlalchemy import ColumnElement, select, true, update
+
+from auth import hashes
+from auth.accounts import Accounts, Proof, check_hashes
+from auth.database import Database, users
+from auth.names import folded
 from web import csrf
+from web.settings import StartError
+from web.wiring import Site
 
 DEMO = "ada"
 _OWN_PASSWORD = "_DEMO_PASSWORD_OF_THIS_START"  # noqa: S105 - the name of a variable
 
 
-def demo_account(users: Mapping[str, str], environ: Mapping[str, str]) -> tuple[dict[str, str], str | None, str]:
-    """Return the password of the demo account by its name, the hint for the sign-in page, and the line for the console.
-
-    There is no demo account where [users] has one of its name. A password that was given is shown nowhere.
-    """
-    if DEMO in map(folded, users):
-        return {}, None, ""
+def demo_account(environ: Mapping[str, str]) -> tuple[str, str | None, str]:
+    """Return the password of the demo account, the hint for the sign-in page, and the line for the console. A password
+    that was given is shown nowhere."""
     given = environ.get("DEMO_PASSWORD")
     if given:
-        line = f"Sign in as {DEMO} with the password that DEMO_PASSWORD holds, unless it was changed here."
-        return {DEMO: given}, None, line
+        return given, None, f"Sign in as {DEMO} with the password that DEMO_PASSWORD holds, unless it was changed here."
     # In the environment it outlives a reload, which starts this program again in the same process.
     password = os.environ.setdefault(_OWN_PASSWORD, secrets.token_urlsafe(9))
     line = f"Sign in as {DEMO} with the password {password}"
-    return {DEMO: password}, line, line
+    return password, line, line
+
+
+def open_accounts(site: Site) -> Accounts:
+    """Return the accounts of a site, with the demo account if it has one and nobody else has that name."""
+    database = Database(site.users_url)
+    accounts = Accounts(database)
+    if site.demo and accounts.registered(DEMO):
+        site.demo, site.hint, site.line = "", None, ""
+    elif site.demo:
+        return DemoAccounts(database, site.demo)
+    elif site.production:
+        check_hashes(accounts)
+    if accounts.is_empty():
+        site.line = "There is no account to sign in with: python app.py user add NAME makes one."
+    return accounts
 
 
 class DemoAccounts(Accounts):
-    """The accounts of a site with a demo account, which lets in nobody but this machine's users.
+    """The accounts of a site with a demo account, which lets in nobody but this machine's users: DEMO_PASSWORD may be
+    known to more people than one, and another WSGI server may serve the site to a whole network.
 
-    DEMO_PASSWORD may be known to more people than one, and another WSGI server may serve the site to a whole network.
+    It is a row like others, so that it can do what they can. Its column `demo` keeps it away from every other site.
     """
 
-    def __init__(self, users: Mapping[str, str], path: str | Path, demo: Mapping[str, str] | None = None) -> None:
-        """Take the accounts, as Accounts does."""
-        super().__init__(users, path, demo)
-        self._demo = frozenset(demo or ())
+    _is_ours: ColumnElement[bool] = true()
+
+    def __init__(self, database: Database, password: str) -> None:
+        """Take the password of the demo account."""
+        super().__init__(database)
+        if hashes.prepared(password) is None:
+            what = f"text of at most {hashes.MAX_LENGTH} characters"
+            raise StartError(f"the password of the demo account must be {what}")
+        self._password, self._making = password, threading.Lock()
 
     def verify(self, name: str, password: str) -> Proof | None:
-        """Check a password as Accounts does; from elsewhere, a demo account has none.
+        """Check a password as Accounts does; from elsewhere, the demo account has none.
 
         Another one is checked in its place: the answer is that to a wrong password, and takes as long.
         """
-        if self.registered(name) in self._demo and not csrf.from_this_machine():
+        self._make()
+        if folded(name) == DEMO and not csrf.from_this_machine():
             password = secrets.token_urlsafe()
         return super().verify(name, password)
+
+    def _make(self) -> None:
+        """Make the account when somebody first signs in, whoever that is: a start does not wait for its hash, and the
+        time of the answer tells nobody's name.
+
+        A password that was changed stays until DEMO_PASSWORD is another one. Hence the salt, which every process knows.
+        """
+        with hashes.turn(self._making):
+            if not self._password:
+                return
+            hash = self.hasher.hash(self._password, hashes.demo_salt(DEMO))
+            found = self.database.rows(select(users.c.demo).where(users.c.folded == DEMO))
+            if not found:
+                self.insert(DEMO, hash, demo=hash)
+            elif found[0].demo not in (None, hash):
+                with self.database.begin() as connection:
+                    connection.execute(update(users).where(users.c.name == DEMO).values(hash=hash, demo=hash))
+            self._password = ""

@@ -1,22 +1,14 @@
-"""What makes a new password too weak, and the command that makes the lines of [users]."""
+"""What makes a new password too weak."""
 
 from __future__ import annotations
 
-import getpass
 import re
-import sys
-import tempfile
 import threading
-import warnings
-from pathlib import Path
 from typing import Any
 
 from auth import hashes
-from web import settings
-from web.settings import StartError
 
 MIN_LENGTH = 15  # characters: NIST SP 800-63B-4 section 3.1.1.2 for a password without a second factor
-NAME_LENGTH = 100  # characters
 
 _SITE_WORDS = ("cherrypy", "sessions", "session", "cookie", "cloakroom", "ticket", "demonstration", "account")
 _OWN_CHARACTERS = 8  # that a password has besides the words of its account and of the site
@@ -68,78 +60,3 @@ def _guessed(text: str, words: list[str]) -> dict[str, Any]:
     read = _READ if len(_STAND_INS.intersection(text)) <= _MANY_STAND_INS else _READ_OF_THOSE
     with _guessing:  # it puts the words where all threads see them
         return dict(zxcvbn(text[:read], user_inputs=words))
-
-
-def check_name(name: object) -> None:
-    """Raise StartError for what cannot be the name of an account."""
-    if not (isinstance(name, str) and 0 < len(name) <= NAME_LENGTH and name.isprintable() and name == name.strip()):
-        raise StartError(
-            f"an account cannot be called {str(name)[:NAME_LENGTH]!r}: use 1 to {NAME_LENGTH} printable characters, "
-            "with no space at either end"
-        )
-
-
-def hash_password(name: str | None) -> None:
-    """Print the line of an account for the section [users]: its name, and the hash of a password.
-
-    On a terminal the password is asked for twice, and not shown; otherwise it is the first line of standard input.
-
-    Args:
-        name: of the account; None asks for it on the terminal.
-
-    Raises:
-        StartError: the name or the password will not do, or none was given.
-    """
-    terminal = sys.stdin is not None and sys.stdin.isatty()
-    try:
-        if name is None:
-            name = _typed_name() if terminal else ""
-        if not name:
-            raise StartError("name the account: python app.py hash-password NAME")
-        check_name(name)
-        _check_line(name, f'{name} = "x"\n')
-        password = _typed("Password (not shown): ") if terminal else _piped()
-        weak = weakness(password, name)
-        if weak:
-            raise StartError(weak)
-        if terminal and _typed("Once more: ") != password:
-            raise StartError("the two passwords are not the same; please start again")
-    except EOFError as error:
-        raise StartError("no password was given; type it, or send it as one line to standard input") from error
-    except UnicodeDecodeError as error:
-        raise StartError("what was given is not text in UTF-8") from error
-    print(f'{name} = "{hashes.Hasher().hash(password)}"')
-
-
-def _typed_name() -> str:
-    print("Name of the account: ", end="", file=sys.stderr, flush=True)  # standard output is for the line
-    return sys.stdin.readline().strip()
-
-
-def _typed(prompt: str) -> str:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", getpass.GetPassWarning)
-        try:
-            return getpass.getpass(prompt)
-        except getpass.GetPassWarning as error:
-            raise StartError("this terminal would show the password; nothing was read") from error
-
-
-def _piped() -> str:
-    line = sys.stdin.buffer.readline() if sys.stdin is not None else b""
-    if not line:
-        raise EOFError
-    return line.decode().removesuffix("\n").removesuffix("\r")
-
-
-def _check_line(name: str, line: str) -> None:
-    """Raise StartError unless the line means this account when it is read as the site reads it."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "users.conf")
-        path.write_text(f"[users]\n{line}", encoding="utf-8")
-        try:
-            found = settings.read(path)
-        except StartError:
-            found = {}
-    if found != {"users": {name: "x"}}:
-        raise StartError(f"the account cannot be called {name!r}: the .conf format would read that as something else")

@@ -58,7 +58,7 @@ class Place:
             for name, (_, option, _) in ENVIRONMENT.items()
             if isinstance(value := self.options.get(option.removeprefix(_PREFIX)), str)
         }
-        files = {"STORAGE_PATH": self.folder / "sessions", "ACCOUNTS_PATH": self.folder / "accounts.sqlite"}
+        files = {"STORAGE_PATH": self.folder / "sessions", "USERS_URL": f"sqlite:///{self.folder / 'users.sqlite'}"}
         return {
             **kept, **own, **{name: str(path) for name, path in files.items()},
             "DEMO_PASSWORD": secrets.token_urlsafe(), "PYTHONDONTWRITEBYTECODE": "1",

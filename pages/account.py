@@ -14,8 +14,9 @@ import cherrypy
 
 import sessions
 from auth import device
-from auth.accounts import Accounts, weakness
+from auth.accounts import Accounts
 from auth.authenticator import Authenticator, refuse_passwords_in_address
+from auth.passwords import weakness
 from pages.login import HOME, Login, enter
 from sessions import codec
 from sessions.events import log_event

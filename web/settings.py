@@ -20,7 +20,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SITE_CONF = ROOT / "site.conf"
 PROFILE_SECTION = "profile:"
 PRODUCTION_SECTION = "production"
-USERS_SECTION = "users"  # the accounts: name = argon2id hash
 ACCOUNTS_OPTION = "tools.sessions.accounts"  # no setting: the site itself makes what it stands for
 MOVING = ("tools.sessions.moving_from", "tools.sessions.moving_to")  # here a profile; the tool takes a store's options
 ABOUT = "profile.about"  # one line for --list-profiles, no setting of the site
@@ -49,13 +48,13 @@ ENVIRONMENT: dict[str, tuple[str, str, Callable[[str], Any]]] = {
     "MEMCACHED_SERVERS": ("/", "tools.sessions.servers", str),
     "DATABASE_URL": ("/", "tools.sessions.dsn", str),
     "REDIS_URL": ("/", "tools.sessions.url", str),
-    "ACCOUNTS_PATH": ("/", "accounts.path", str),
+    "USERS_URL": ("/", "users.url", str),
     "SCRIPT_NAME": ("/", "wsgi.proxy.prefix", str),
     "TRUSTED_PROXIES": ("/", "wsgi.proxy.trusted", lambda text: [one.strip() for one in text.split(",")]),
     "MOUNT": ("/", "mount.more", str),
 }
 # Options that hold a path; a relative one starts at the project's folder, wherever the site is started from.
-PATHS = ("tools.sessions.storage_path", "tools.sessions.snapshot_path", "accounts.path")
+PATHS = ("tools.sessions.storage_path", "tools.sessions.snapshot_path")
 
 
 def load_settings(
@@ -71,13 +70,13 @@ def load_settings(
     name = str(profile or environ.get("PROFILE") or default)
     _check_profile(name, profiles)
     hardening = {**base.get(PRODUCTION_SECTION, {}), **extra.get(PRODUCTION_SECTION, {})} if production else {}
-    accounts = {"accounts.path": os.path.join(environ.get("STORAGE_PATH") or "var", "accounts.sqlite")}
-    settings = merged({"/": accounts}, base, {"/": profiles[name]}, {"/": hardening}, extra)
+    beside = os.path.join(environ.get("STORAGE_PATH") or "var", "users.sqlite")
+    users = {"users.url": environ.get("DATABASE_URL") or f"sqlite:///{beside}"}
+    settings = merged({"/": users}, base, {"/": profiles[name]}, {"/": hardening}, extra)
     for section, options in settings.items():
         if ACCOUNTS_OPTION in options:
             raise StartError(
-                f"{ACCOUNTS_OPTION} in [{section}] is not for the configuration: take it out. The site sets it, and "
-                "accounts stand in [users]"
+                f"{ACCOUNTS_OPTION} in [{section}] is not for the configuration: take it out. The site sets it"
             )
     settings["/"].pop(ABOUT, None)
     _complete(settings, environ)
@@ -121,7 +120,7 @@ def _store_of(profile: Mapping[str, Any], over: Mapping[str, Any], environ: Mapp
 
 def merged(*layers: Sections) -> Sections:
     """Return the layers as one, the later ones over the earlier, without what is to be chosen from."""
-    settings: Sections = {"global": {}, "/": {}, USERS_SECTION: {}}
+    settings: Sections = {"global": {}, "/": {}}
     for layer in layers:
         for section, options in layer.items():
             if section != PRODUCTION_SECTION and not section.startswith(PROFILE_SECTION):

@@ -13,7 +13,7 @@ import cherrypy
 from web import development
 from web.production import check, check_server
 from web.server import listen, serve, show_what_matters
-from web.settings import ABOUT, SITE_CONF, USERS_SECTION, StartError, find_profiles, load_settings, one_line, read
+from web.settings import ABOUT, SITE_CONF, StartError, find_profiles, load_settings, one_line, read
 from web.wiring import Site
 
 
@@ -25,8 +25,14 @@ class Parser(argparse.ArgumentParser):
         raise StartError(f"{message} (--help lists the options)")
 
 
-def parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Return the options of the command line; those that were not given are None. Raises StartError."""
+def parse(argv: Sequence[str] | None, commands: Sequence[str]) -> argparse.Namespace:
+    """Return the options of the command line; those that were not given are None. Raises StartError.
+
+    Args:
+        argv: its words; None takes those of this process.
+        commands: the form of each, such as "new FOLDER": a word as it stands, what is to be given in capitals, and in
+            brackets if it may be left out.
+    """
     parser = Parser(prog="app.py", description="Serves the site.", allow_abbrev=False)
     parser.add_argument("--production", action="store_true", help="with [production], and with no setting unsafe")
     parser.add_argument("--profile", metavar="NAME", help="session backend, a [profile:NAME] of site.conf (PROFILE)")
@@ -35,18 +41,22 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--config", metavar="EXTRA.conf", help="one more file of settings, over site.conf")
     parser.add_argument("--list-profiles", action="store_true", help="show what each profile is for, and stop")
     parser.add_argument("--name", metavar="NAME", help="what the site of `new` is called, if not as its folder")
-    about = "hash-password [NAME] asks for a password, prints its line for [users] of site.conf, and stops; "
-    about += "new FOLDER makes a site of your own there, without the lessons, and stops"
+    about = "instead of serving: " + "; ".join(commands)
     parser.add_argument("command", nargs="*", metavar="COMMAND", help=about)
     options = parser.parse_intermixed_args(argv)
-    word, *words = options.command or [""]
-    if (word, len(words)) not in (("", 0), ("hash-password", 0), ("hash-password", 1), ("new", 1)):
-        parser.error(
-            f"there is no command {' '.join(options.command)!r}; did you mean hash-password NAME, or new FOLDER?"
-        )
-    if options.name is not None and word != "new":
+    given = options.command
+    if given and not any(_fits(given, form) for form in commands):
+        parser.error(f"there is no command {' '.join(given)!r}; the commands are: {'; '.join(commands)}")
+    if options.name is not None and given[:1] != ["new"]:
         parser.error("--name is for new FOLDER")
     return options
+
+
+def _fits(given: Sequence[str], form: str) -> bool:
+    words = form.split()
+    needed = sum(not word.startswith("[") for word in words)
+    right = all(one == word for one, word in zip(given, words, strict=False) if word.islower())
+    return needed <= len(given) <= len(words) and right
 
 
 def list_profiles(config: str | None) -> None:
@@ -60,16 +70,15 @@ def list_profiles(config: str | None) -> None:
 def run(
     options: argparse.Namespace,
     build: Callable[[Site], cherrypy.Application],
-    check_accounts: Callable[[Mapping[str, str]], None],
-    demo_account: Callable[[Mapping[str, str], Mapping[str, str]], tuple[dict[str, str], str | None, str]],
+    demo_account: Callable[[Mapping[str, str]], tuple[str, str | None, str]],
 ) -> None:
     """Serve until the process is told to stop.
 
     Args:
         options: as parse() returns them.
         build: makes the application, when it is known where it is served.
-        check_accounts: refuses what [users] must not hold in production.
-        demo_account: returns the account of a site in development, the hint for the sign-in page, and a line to print.
+        demo_account: returns the password of the account that a site in development has, the hint for the sign-in
+            page, and a line to print.
 
     Raises:
         StartError: before anything has started.
@@ -77,10 +86,8 @@ def run(
     given = {"HOST": options.host, "PORT": options.port}
     environ = {**os.environ, **{name: value for name, value in given.items() if value is not None}}
     settings = load_settings(options.profile, options.config, environ, options.production)
-    users = settings[USERS_SECTION]
     if options.production:
         check(settings, environ)
-        check_accounts(users)
         check_server(settings)
     try:
         cherrypy.config.update(settings["global"])
@@ -95,16 +102,14 @@ def run(
         cherrypy.config.update({"engine.autoreload.on": False})
     cherrypy.engine.autoreload.files.update(str(Path(name).resolve()) for name in (SITE_CONF, options.config) if name)
 
-    line = "There is no account to sign in with: python app.py hash-password NAME prints the line to put into [users]."
     if in_development and settings["/"].get("tools.sessions.secret") == "":
         settings["/"]["tools.sessions.secret"] = development.development_secret()
     site = Site(settings, production=options.production)
     if in_development:
         site.profiles = development.session_options(options.config, environ)
-        site.demo, site.hint, line = demo_account(users, environ)
-    elif users:
-        line = ""
+        site.demo, site.hint, site.line = demo_account(environ)
     cherrypy.tree.graft(build(site), "")
+    line = site.line
     if site.off:
         line = f"{line}\nOff, for it is for development and for this machine alone: {', '.join(site.off)}.".lstrip()
     place = server.url + settings["/"]["wsgi.proxy.prefix"].rstrip("/")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import mimetypes
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,9 @@ class Site:
         settings: as load_settings() returns them.
         profiles: the session options of each profile, by its name; empty unless the site is in development, where
             pages may show and do what the public is not to see.
-        demo: the password of the demo account by its name, if there is one.
+        demo: the password of the demo account, if there is to be one.
         hint: what the sign-in page says of it.
+        line: what the console says of the accounts.
         production: whether unsafe settings are refused.
         config: what CherryPy is given of the settings; a package that is mounted may add to it.
         off: the addresses of what was not mounted, for it is for development alone.
@@ -38,15 +38,21 @@ class Site:
 
     settings: Sections
     profiles: Sections = field(default_factory=dict)
-    demo: Mapping[str, str] = field(default_factory=dict)
+    demo: str = ""
     hint: str | None = None
+    line: str = ""
     production: bool = False
     config: Sections = field(init=False)
     off: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.config = {name: dict(options) for name, options in self.settings.items() if name.startswith("/")}
-        self.accounts_path = self.config["/"].pop("accounts.path")
+        self.users_url = str(self.config["/"].pop("users.url"))
+        if self.settings.get("users") or "accounts.path" in self.config["/"]:
+            raise StartError(
+                "accounts are in a table now, not in [users] and accounts.path: python app.py user import FILE.conf "
+                "takes them over. Then take those lines out of the file"
+            )
 
 
 class Static:
@@ -85,7 +91,7 @@ def application(root: Any, site: Site, accounts: Any) -> cherrypy.Application:
     mimetypes.add_type("text/javascript", ".js")  # whatever a program has written into the registry of Windows
     config = site.config
     config["/"] |= error_pages.error_pages()
-    config["/"] |= {ACCOUNTS_OPTION: accounts, "operators_paths": [site.accounts_path]}
+    config["/"] |= {ACCOUNTS_OPTION: accounts, "operators_paths": [accounts.database.path]}
     config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
     app = Application(root, "", config)
     app.request_class = error_pages.Request

@@ -28,7 +28,8 @@ STOP_SECONDS = 15
 # What would reach the site from the shell of whoever runs the tests.
 CLEANED = (
     "PROFILE", "HOST", "PORT", "STORAGE_PATH", "DEMO_PASSWORD", "DATABASE_URL", "REDIS_URL", "MEMCACHED_SERVERS",
-    "SESSION_SECRET", "ACCOUNTS_PATH", "LISTEN_PID", "PYTHONPATH", "SCRIPT_NAME", "MOUNT", "TRUSTED_PROXIES",
+    "SESSION_SECRET", "USERS_URL", "ACCOUNTS_PATH", "LISTEN_PID", "PYTHONPATH", "SCRIPT_NAME", "MOUNT",
+    "TRUSTED_PROXIES",
 )  # fmt: skip
 LESSONS = (ROOT / "lessons").is_dir()  # or the pages of the tests, which are at some of their addresses
 MOUNTED = {} if LESSONS else {"MOUNT": "tests.support.pages"}

@@ -1,0 +1,231 @@
+"""The table of users and what belongs to it, in SQLite or PostgreSQL: columns, versions, connections."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import Column, Double, ForeignKey, Integer, Table, Text, exc
+
+import sessions
+from web.settings import ROOT, StartError, one_line
+
+metadata = sa.MetaData()
+_SOMEBODY = "users.name"
+_GOES_TOO = {"ondelete": "CASCADE", "onupdate": "CASCADE"}
+
+users = Table(
+    "users", metadata,
+    Column("name", Text, primary_key=True),  # as it was registered; a session has it as its user
+    Column("folded", Text, nullable=False, unique=True),  # what it is compared by, see auth.names.folded()
+    Column("email", Text),
+    Column("folded_email", Text, unique=True),
+    Column("hash", Text, nullable=False),  # argon2id
+    Column("valid_since", Double, nullable=False),  # epoch seconds; whoever signed in before is signed out
+    Column("created", Double, nullable=False),  # epoch seconds
+    Column("disabled", Double),  # epoch seconds since when nobody may sign in as this user; NULL: one may
+    Column("totp_secret", Text),  # NULL: no second factor
+    Column("totp_step", Integer),  # the last one that was used, of 30 seconds each since 1970
+    Column("demo", Text),  # the hash of the DEMO_PASSWORD that made this row, which counts in development only
+)  # fmt: skip
+recovery_codes = Table(
+    "recovery_codes", metadata,
+    Column("user", ForeignKey(_SOMEBODY, **_GOES_TOO), primary_key=True),
+    Column("hash", Text, primary_key=True),
+)  # fmt: skip
+tokens = Table(
+    "tokens", metadata,
+    Column("hash", Text, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("user", ForeignKey(_SOMEBODY, **_GOES_TOO), nullable=False, index=True),
+    Column("expires", Double, nullable=False),  # epoch seconds
+)  # fmt: skip
+_version = Table("users_version", metadata, Column("version", Integer, nullable=False))
+
+# MIGRATIONS[n - 1] are the statements that lead from version n of the tables to n + 1. Both databases have to
+# understand them. Tables that are made new are the latest, as above: a change is made in both places.
+MIGRATIONS: tuple[tuple[str, ...], ...] = ()
+
+_SQLITE = "sqlite:///"
+_TIMEOUT = 5.0  # seconds to wait for another process that writes to SQLite, or for a free connection
+_MIGRATING = 0x5553_4552  # the number of the lock under which PostgreSQL's tables are made
+
+
+class AccountsUnavailable(sessions.Unavailable):
+    """The users cannot be read or written just now."""
+
+    public = "The accounts do not answer. Please try again in a moment."
+
+
+class Database:
+    """The tables, which the processes of a site share; made, or brought up to date, when it is opened.
+
+    Connections are kept: every request of somebody signed in reads once. None is open when the constructor returns, so
+    that a server may fork.
+
+    Args:
+        url: `sqlite:///PATH`, below the project's folder unless absolute; or PostgreSQL's, see the option `dsn` of
+            its sessions.
+
+    Attributes:
+        path: of the SQLite file, or None.
+
+    Raises:
+        StartError: that is no such address, or a later version of the site has made the tables.
+        AccountsUnavailable: they cannot be made, or the server does not answer.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.path = ROOT / url.removeprefix(_SQLITE) if url.startswith(_SQLITE) else None
+        connect = self._open_file if self.path else self._server(url)
+        self._engine = sa.create_engine(
+            "sqlite://" if self.path else "postgresql+psycopg://", creator=connect, poolclass=sa.QueuePool,
+            pool_timeout=_TIMEOUT, isolation_level="AUTOCOMMIT", hide_parameters=True,
+            **({} if self.path else {"use_native_hstore": False}),
+        )  # fmt: skip
+        self._begin = sa.text("BEGIN EXCLUSIVE" if self.path else "BEGIN ISOLATION LEVEL READ COMMITTED")
+        if self.path:
+            self._place = str(self.path)
+            sa.event.listen(self._engine, "checkout", self._check_file)
+        with self._errors("opened"):
+            if self.path and not self.path.exists():
+                _make_file(self.path)
+        try:
+            self._migrate()
+        finally:
+            self._engine.dispose()
+
+    def rows(self, statement: sa.Executable, values: Mapping[str, object] | None = None) -> list[sa.Row[Any]]:
+        """Return what a SELECT finds. Raises AccountsUnavailable."""
+        with self._errors("read"):
+            connection, found = self._start(statement, values)
+            with connection:
+                return list(found)
+
+    @contextmanager
+    def begin(self) -> Iterator[sa.Connection]:
+        """Run a block as one transaction, which an exception rolls back. In SQLite nobody reads or writes meanwhile.
+
+        Raises:
+            AccountsUnavailable: nothing was written.
+        """
+        with self._errors("written"):
+            connection, _ = self._start(self._begin)
+            with connection:
+                yield connection
+                connection.exec_driver_sql("COMMIT")
+
+    def _start(
+        self, statement: sa.Executable, values: Mapping[str, object] | None = None
+    ) -> tuple[sa.Connection, sa.CursorResult[Any]]:
+        """Run the first statement on a connection; on another one, if the server had closed that long ago. To ask each
+        time whether it is open would be one more round trip for every request."""
+        for last in (False, True):
+            connection = self._engine.connect()
+            try:
+                return connection, connection.execute(statement, values)
+            except BaseException as error:
+                connection.close()
+                if last or not getattr(error, "connection_invalidated", False):
+                    raise
+        raise AssertionError
+
+    def _migrate(self) -> None:
+        """Make the tables, or bring them up to date; of processes that start together, one does."""
+        latest = len(MIGRATIONS) + 1
+        with self._errors("read"), self._engine.connect() as connection:
+            if _version_of(connection) == latest:
+                return
+        with self.begin() as connection:
+            if not self.path:
+                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
+            version = _version_of(connection)
+            if version is None:
+                metadata.create_all(connection, checkfirst=False)  # a table that is something else's is an error
+                connection.execute(sa.insert(_version).values(version=latest))
+            elif version > latest:
+                raise StartError(
+                    f"the users in {self._place} are of version {version}, and this site knows {latest}: start the "
+                    "release that has been here, or give users.url another database"
+                )
+            else:
+                for statement in itertools.chain(*MIGRATIONS[version - 1 :]):
+                    connection.exec_driver_sql(statement)
+                connection.execute(sa.update(_version).values(version=latest))
+
+    def _open_file(self) -> sqlite3.Connection:
+        assert self.path  # noqa: S101 -- for the type checker
+        status = self.path.stat()
+        # mode=rw: a file that is gone is an error, not a new one. Where it may not be written, SQLite opens it to read.
+        connection = sqlite3.connect(
+            f"{self.path.as_uri()}?mode=rw",
+            uri=True,
+            timeout=_TIMEOUT,
+            check_same_thread=False,
+            factory=_SqliteConnection,
+        )
+        connection.file = (status.st_dev, status.st_ino)
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+    def _check_file(self, connection: Any, *_: object) -> None:
+        """Let a connection go whose file has another name by now: a backup may have been put in its place. A file that
+        is gone is an error (OSError), or revoked sessions would come to life again."""
+        assert self.path  # noqa: S101 -- for the type checker
+        status = self.path.stat()
+        if connection.file != (status.st_dev, status.st_ino):
+            raise exc.DisconnectionError
+
+    def _server(self, dsn: str) -> Callable[[], Any]:
+        """Return a function that connects to PostgreSQL as its sessions do, with every wait bounded. Nothing is
+        prepared, and nothing set, for PgBouncer's sake."""
+        import psycopg  # only where it is needed
+
+        from sessions.backends.postgresql.connection import CONNECT_TIMEOUT, Connection
+
+        try:
+            given = psycopg.conninfo.conninfo_to_dict(dsn)
+        except psycopg.ProgrammingError:  # its text may quote the password
+            raise StartError("users.url is neither sqlite:///PATH nor postgresql://user@host/database") from None
+        self._place = f"PostgreSQL at {given.get('host', '(local socket)')}"
+        options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "users", **given}
+        return partial(Connection.connect, **options, client_encoding="UTF8", prepare_threshold=None)
+
+    @contextmanager
+    def _errors(self, done: str) -> Iterator[None]:
+        try:
+            yield
+        except exc.IntegrityError:
+            raise
+        except (exc.SQLAlchemyError, OSError) as error:
+            cause = getattr(error, "orig", None) or error
+            raise AccountsUnavailable(f"the users in {self._place} cannot be {done}: {one_line(cause)}") from error
+
+
+class _SqliteConnection(sqlite3.Connection):
+    file: tuple[int, int]  # device and inode
+
+
+def _version_of(connection: sa.Connection) -> int | None:
+    known = sa.inspect(connection).has_table(_version.name)
+    return connection.scalar(sa.select(_version.c.version)) if known else None
+
+
+def _make_file(path: Path) -> None:
+    """Make the file, for its owner alone. What root makes in the folder of another account, that account gets: the site
+    could not read it."""
+    made = [path, *(folder for folder in path.parents if not folder.exists())]
+    owner = made[-1].parent.stat()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with suppress(FileExistsError):  # another process was first
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        if hasattr(os, "geteuid") and os.geteuid() == 0:
+            for one in made:
+                os.chown(one, owner.st_uid, owner.st_gid, follow_symlinks=False)
