@@ -225,9 +225,9 @@ def check_hashes(accounts: Accounts) -> None:
     now = hashes.CURRENT_PARAMETERS
     today = f"$argon2id$v={now.version}$m={now.memory_cost},t={now.time_cost},p={now.parallelism}$"
     others = select(users.c.name, users.c.hash).where(users.c.hash.not_like(f"{today}%"), users.c.demo.is_(None))
-    for name, hash in accounts.database.rows(others):
-        if hashes.is_weak(hash):
+    for row in accounts.database.rows(others):
+        if hashes.is_weak(row.hash):
             raise StartError(
-                f"the hash of {name!r} is too cheap to guess at (11.4.2): in production it must be argon2id with "
-                f"m=19456,t=2,p=1 or more; python app.py user password {name} takes another password"
+                f"the hash of {row.name!r} is too cheap to guess at (11.4.2): in production it must be argon2id with "
+                f"m=19456,t=2,p=1 or more; python app.py user password {row.name} takes another password"
             )

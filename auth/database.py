@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sqlite3
+import weakref
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -18,9 +19,6 @@ import sessions
 from web.settings import ROOT, StartError, one_line
 
 metadata = sa.MetaData()
-_SOMEBODY = "users.name"
-_GOES_TOO = {"ondelete": "CASCADE", "onupdate": "CASCADE"}
-
 users = Table(
     "users", metadata,
     Column("name", Text, primary_key=True),  # as it was registered; a session has it as its user
@@ -37,25 +35,26 @@ users = Table(
 )  # fmt: skip
 recovery_codes = Table(
     "recovery_codes", metadata,
-    Column("user", ForeignKey(_SOMEBODY, **_GOES_TOO), primary_key=True),
+    Column("user", ForeignKey(users.c.name, ondelete="CASCADE"), primary_key=True),
     Column("hash", Text, primary_key=True),
 )  # fmt: skip
 tokens = Table(
     "tokens", metadata,
     Column("hash", Text, primary_key=True),
     Column("kind", Text, nullable=False),
-    Column("user", ForeignKey(_SOMEBODY, **_GOES_TOO), nullable=False, index=True),
+    Column("user", ForeignKey(users.c.name, ondelete="CASCADE"), nullable=False, index=True),
     Column("expires", Double, nullable=False),  # epoch seconds
 )  # fmt: skip
 _version = Table("users_version", metadata, Column("version", Integer, nullable=False))
 
-# MIGRATIONS[n - 1] are the statements that lead from version n of the tables to n + 1. Both databases have to
-# understand them. Tables that are made new are the latest, as above: a change is made in both places.
+# MIGRATIONS[n - 1] are the statements that lead from version n of the tables to n + 1, in words of both databases.
+# Tables that are made new are the latest, as above: a change is made in both places.
 MIGRATIONS: tuple[tuple[str, ...], ...] = ()
 
 _SQLITE = "sqlite:///"
 _TIMEOUT = 5.0  # seconds to wait for another process that writes to SQLite, or for a free connection
-_MIGRATING = 0x5553_4552  # the number of the lock under which PostgreSQL's tables are made
+_BEGIN = {"sqlite": sa.text("BEGIN EXCLUSIVE"), "postgresql": sa.text("BEGIN ISOLATION LEVEL READ COMMITTED")}
+_ALONE = {"sqlite": "SELECT 1", "postgresql": "SELECT pg_advisory_xact_lock(1431520594)"}  # any number, but this one
 
 
 class AccountsUnavailable(sessions.Unavailable):
@@ -71,39 +70,41 @@ class Database:
     that a server may fork.
 
     Args:
-        url: `sqlite:///PATH`, below the project's folder unless absolute; or PostgreSQL's, see the option `dsn` of
-            its sessions.
+        url: `sqlite:///PATH`, below the project's folder unless absolute; or PostgreSQL's, as the option `dsn` of its
+            sessions.
 
     Attributes:
         path: of the SQLite file, or None.
 
     Raises:
         StartError: that is no such address, or a later version of the site has made the tables.
-        AccountsUnavailable: they cannot be made, or the server does not answer.
+        AccountsUnavailable: they cannot be made, or the server does not answer. So do all methods.
     """
 
+    path: Path | None = None
+
     def __init__(self, url: str) -> None:
-        self.path = ROOT / url.removeprefix(_SQLITE) if url.startswith(_SQLITE) else None
-        connect = self._open_file if self.path else self._server(url)
-        self._engine = sa.create_engine(
-            "sqlite://" if self.path else "postgresql+psycopg://", creator=connect, poolclass=sa.QueuePool,
-            pool_timeout=_TIMEOUT, isolation_level="AUTOCOMMIT", hide_parameters=True,
-            **({} if self.path else {"use_native_hstore": False}),
-        )  # fmt: skip
-        self._begin = sa.text("BEGIN EXCLUSIVE" if self.path else "BEGIN ISOLATION LEVEL READ COMMITTED")
-        if self.path:
+        pool = {"poolclass": sa.QueuePool, "pool_timeout": _TIMEOUT, "isolation_level": "AUTOCOMMIT",
+                "hide_parameters": True}  # fmt: skip
+        if url.startswith(_SQLITE):
+            self.path = ROOT / url.removeprefix(_SQLITE)
             self._place = str(self.path)
-            sa.event.listen(self._engine, "checkout", self._check_file)
-        with self._errors("opened"):
-            if self.path and not self.path.exists():
-                _make_file(self.path)
+            self._engine = sa.create_engine("sqlite://", creator=partial(_open, self.path), **pool)
+            sa.event.listen(self._engine, "checkout", _check_file)
+        else:
+            self._place, connect = _server(url)
+            self._engine = sa.create_engine("postgresql+psycopg://", creator=connect, use_native_hstore=False, **pool)
+        weakref.finalize(self, self._engine.dispose)
         try:
-            self._migrate()
+            with self._errors("made"):
+                if self.path and not self.path.exists():
+                    _make_file(self.path)
+                self._migrate()
         finally:
             self._engine.dispose()
 
     def rows(self, statement: sa.Executable, values: Mapping[str, object] | None = None) -> list[sa.Row[Any]]:
-        """Return what a SELECT finds. Raises AccountsUnavailable."""
+        """Return what a SELECT finds."""
         with self._errors("read"):
             connection, found = self._start(statement, values)
             with connection:
@@ -111,92 +112,46 @@ class Database:
 
     @contextmanager
     def begin(self) -> Iterator[sa.Connection]:
-        """Run a block as one transaction, which an exception rolls back. In SQLite nobody reads or writes meanwhile.
-
-        Raises:
-            AccountsUnavailable: nothing was written.
-        """
+        """Run a block as one transaction, which an exception rolls back. In SQLite nobody reads or writes meanwhile."""
         with self._errors("written"):
-            connection, _ = self._start(self._begin)
+            connection, _ = self._start(_BEGIN[self._engine.name])
             with connection:
                 yield connection
                 connection.exec_driver_sql("COMMIT")
 
-    def _start(
-        self, statement: sa.Executable, values: Mapping[str, object] | None = None
-    ) -> tuple[sa.Connection, sa.CursorResult[Any]]:
-        """Run the first statement on a connection; on another one, if the server had closed that long ago. To ask each
-        time whether it is open would be one more round trip for every request."""
-        for last in (False, True):
-            connection = self._engine.connect()
-            try:
-                return connection, connection.execute(statement, values)
-            except BaseException as error:
-                connection.close()
-                if last or not getattr(error, "connection_invalidated", False):
-                    raise
-        raise AssertionError
+    def _start(self, statement: sa.Executable, *values: Any, again: bool = True) -> tuple[sa.Connection, Any]:
+        """Run the first statement on a connection; on another one, if the server had closed that long ago. To ask
+        before would be one more round trip for every request."""
+        connection = self._engine.connect()
+        try:
+            return connection, connection.execute(statement, *values)
+        except BaseException as error:
+            connection.close()
+            if again and getattr(error, "connection_invalidated", False):
+                return self._start(statement, *values, again=False)
+            raise
 
     def _migrate(self) -> None:
         """Make the tables, or bring them up to date; of processes that start together, one does."""
         latest = len(MIGRATIONS) + 1
-        with self._errors("read"), self._engine.connect() as connection:
+        with self._engine.connect() as connection:
             if _version_of(connection) == latest:
                 return
         with self.begin() as connection:
-            if not self.path:
-                connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({_MIGRATING})")
+            connection.exec_driver_sql(_ALONE[self._engine.name])
             version = _version_of(connection)
             if version is None:
                 metadata.create_all(connection, checkfirst=False)  # a table that is something else's is an error
                 connection.execute(sa.insert(_version).values(version=latest))
-            elif version > latest:
+                return
+            if version > latest:
                 raise StartError(
                     f"the users in {self._place} are of version {version}, and this site knows {latest}: start the "
                     "release that has been here, or give users.url another database"
                 )
-            else:
-                for statement in itertools.chain(*MIGRATIONS[version - 1 :]):
-                    connection.exec_driver_sql(statement)
-                connection.execute(sa.update(_version).values(version=latest))
-
-    def _open_file(self) -> sqlite3.Connection:
-        assert self.path  # noqa: S101 -- for the type checker
-        status = self.path.stat()
-        # mode=rw: a file that is gone is an error, not a new one. Where it may not be written, SQLite opens it to read.
-        connection = sqlite3.connect(
-            f"{self.path.as_uri()}?mode=rw",
-            uri=True,
-            timeout=_TIMEOUT,
-            check_same_thread=False,
-            factory=_SqliteConnection,
-        )
-        connection.file = (status.st_dev, status.st_ino)
-        connection.execute("PRAGMA foreign_keys = ON")
-        return connection
-
-    def _check_file(self, connection: Any, *_: object) -> None:
-        """Let a connection go whose file has another name by now: a backup may have been put in its place. A file that
-        is gone is an error (OSError), or revoked sessions would come to life again."""
-        assert self.path  # noqa: S101 -- for the type checker
-        status = self.path.stat()
-        if connection.file != (status.st_dev, status.st_ino):
-            raise exc.DisconnectionError
-
-    def _server(self, dsn: str) -> Callable[[], Any]:
-        """Return a function that connects to PostgreSQL as its sessions do, with every wait bounded. Nothing is
-        prepared, and nothing set, for PgBouncer's sake."""
-        import psycopg  # only where it is needed
-
-        from sessions.backends.postgresql.connection import CONNECT_TIMEOUT, Connection
-
-        try:
-            given = psycopg.conninfo.conninfo_to_dict(dsn)
-        except psycopg.ProgrammingError:  # its text may quote the password
-            raise StartError("users.url is neither sqlite:///PATH nor postgresql://user@host/database") from None
-        self._place = f"PostgreSQL at {given.get('host', '(local socket)')}"
-        options: dict[str, Any] = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "users", **given}
-        return partial(Connection.connect, **options, client_encoding="UTF8", prepare_threshold=None)
+            for statement in itertools.chain(*MIGRATIONS[version - 1 :]):
+                connection.exec_driver_sql(statement)
+            connection.execute(sa.update(_version).values(version=latest))
 
     @contextmanager
     def _errors(self, done: str) -> Iterator[None]:
@@ -205,17 +160,34 @@ class Database:
         except exc.IntegrityError:
             raise
         except (exc.SQLAlchemyError, OSError) as error:
-            cause = getattr(error, "orig", None) or error
-            raise AccountsUnavailable(f"the users in {self._place} cannot be {done}: {one_line(cause)}") from error
+            cause = one_line(getattr(error, "orig", None) or error)
+            raise AccountsUnavailable(f"the users in {self._place} cannot be {done}: {cause}") from error
 
 
-class _SqliteConnection(sqlite3.Connection):
-    file: tuple[int, int]  # device and inode
+class _File(sqlite3.Connection):
+    path: Path
+    identity: tuple[int, int]  # device and inode
 
 
-def _version_of(connection: sa.Connection) -> int | None:
-    known = sa.inspect(connection).has_table(_version.name)
-    return connection.scalar(sa.select(_version.c.version)) if known else None
+def _open(path: Path) -> _File:
+    """Open a file that is there. Where it may not be written, SQLite opens it to read."""
+    identity, uri = _identity(path), f"{path.as_uri()}?mode=rw"
+    connection = sqlite3.connect(uri, uri=True, timeout=_TIMEOUT, check_same_thread=False, factory=_File)
+    connection.path, connection.identity = path, identity
+    connection.execute("PRAGMA foreign_keys = ON")
+    return connection
+
+
+def _check_file(connection: Any, *_: object) -> None:
+    """Let a connection go whose file has another name by now: a backup may have been put in its place. A file that is
+    gone is an error (OSError), or revoked sessions would come to life again."""
+    if _identity(connection.path) != connection.identity:
+        raise exc.DisconnectionError
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _make_file(path: Path) -> None:
@@ -229,3 +201,24 @@ def _make_file(path: Path) -> None:
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             for one in made:
                 os.chown(one, owner.st_uid, owner.st_gid, follow_symlinks=False)
+
+
+def _server(dsn: str) -> tuple[str, Callable[[], Any]]:
+    """Return PostgreSQL's address, for the log, and a function that connects as its sessions do: every wait is bounded.
+    Nothing is prepared, for PgBouncer's sake."""
+    import psycopg  # only where it is needed
+
+    from sessions.backends.postgresql.connection import CONNECT_TIMEOUT, Connection
+
+    try:
+        given: dict[str, Any] = psycopg.conninfo.conninfo_to_dict(dsn)
+    except psycopg.ProgrammingError:  # its text may quote the password
+        raise StartError("users.url is neither sqlite:///PATH nor postgresql://user@host/database") from None
+    given = {"connect_timeout": CONNECT_TIMEOUT, "application_name": "users", **given}
+    connect = partial(Connection.connect, client_encoding="UTF8", prepare_threshold=None, **given)
+    return f"PostgreSQL at {given.get('host', '(local socket)')}", connect
+
+
+def _version_of(connection: sa.Connection) -> int | None:
+    known = sa.inspect(connection).has_table(_version.name)
+    return connection.scalar(sa.select(_version.c.version)) if known else None
