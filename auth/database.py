@@ -53,6 +53,7 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = ()
 
 _SQLITE = "sqlite:///"
 _TIMEOUT = 5.0  # seconds to wait for another process that writes to SQLite, or for a free connection
+_CONNECTIONS = 5  # each is taken for a statement or a few, and never while a password is hashed
 _BEGIN = {"sqlite": sa.text("BEGIN EXCLUSIVE"), "postgresql": sa.text("BEGIN ISOLATION LEVEL READ COMMITTED")}
 _ALONE = {"sqlite": "SELECT 1", "postgresql": "SELECT pg_advisory_xact_lock(1431520594)"}  # any number, but this one
 
@@ -84,16 +85,19 @@ class Database:
     path: Path | None = None
 
     def __init__(self, url: str) -> None:
-        pool = {"poolclass": sa.QueuePool, "pool_timeout": _TIMEOUT, "isolation_level": "AUTOCOMMIT",
-                "hide_parameters": True}  # fmt: skip
+        options = {
+            "poolclass": sa.QueuePool, "pool_size": _CONNECTIONS, "max_overflow": 0, "pool_timeout": _TIMEOUT,
+            "isolation_level": "AUTOCOMMIT", "hide_parameters": True,
+        }  # fmt: skip
         if url.startswith(_SQLITE):
             self.path = ROOT / url.removeprefix(_SQLITE)
             self._place = str(self.path)
-            self._engine = sa.create_engine("sqlite://", creator=partial(_open, self.path), **pool)
+            self._engine = sa.create_engine("sqlite://", creator=partial(_open, self.path), **options)
             sa.event.listen(self._engine, "checkout", _check_file)
         else:
             self._place, connect = _server(url)
-            self._engine = sa.create_engine("postgresql+psycopg://", creator=connect, use_native_hstore=False, **pool)
+            options["use_native_hstore"] = False  # or it would look for that type at each start
+            self._engine = sa.create_engine("postgresql+psycopg://", creator=connect, **options)
         weakref.finalize(self, self._engine.dispose)
         try:
             with self._errors("made"):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -30,6 +32,7 @@ PASSWORD = "correct horse battery staple"  # noqa: S105 - made up here, and give
 # The tests of what has been deleted, or does not go along into a site of one's own.
 collect_ignore = [part for part in ("bench", "docs", "examples", "lab", "lessons") if not (ROOT / part).is_dir()]
 collect_ignore += [] if LESSONS else ["web/test_new.py"]
+_NUMBERS = itertools.count()
 every_profile = pytest.mark.parametrize("profile", BACKENDS, indirect=True)
 # What a page does without scripts is the same wherever the sessions are kept.
 every_profile_and_one_without_scripts = pytest.mark.parametrize(
@@ -44,6 +47,19 @@ scripts_or_none = pytest.mark.parametrize("scripts", [True, False], ids=["script
 def survives_restart(profile: str) -> bool:
     """Return whether the sessions of a profile are there again after the site was restarted."""
     return backend(profile).store_class.capabilities.survives_restart
+
+
+@pytest.fixture(scope="session", autouse=True)
+def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where sites in this process have their users: never among those of the project."""
+    place = tmp_path_factory.mktemp("users")
+    os.environ["USERS_URL"] = f"sqlite:///{place}/users.sqlite"
+    return place
+
+
+@pytest.fixture(autouse=True)
+def users_of_this_test(users: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("USERS_URL", f"sqlite:///{users}/{next(_NUMBERS)}.sqlite")
 
 
 @pytest.fixture(scope="session", params=[PROFILE])

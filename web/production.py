@@ -171,8 +171,8 @@ def check(settings: Sections, environ: Mapping[str, str]) -> None:
     """
     if environ.get("DEMO_PASSWORD"):
         raise StartError(
-            "DEMO_PASSWORD is set, and production has no demo account: take it out of the environment, and put your "
-            "accounts into [users] (python app.py hash-password NAME prints the line)"
+            "DEMO_PASSWORD is set, and production has no demo account: take it out of the environment, and make "
+            "accounts of your own (python app.py user add NAME)"
         )
     for section in settings:
         if section.startswith("/"):

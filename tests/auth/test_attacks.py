@@ -328,7 +328,6 @@ def sign_in(visitor: Client, name: str = "ada", password: str = PASSWORD) -> int
 def application(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Any]:
     """The site in this process."""
     monkeypatch.setenv("DEMO_PASSWORD", PASSWORD)
-    monkeypatch.setenv("ACCOUNTS_PATH", str(tmp_path / "accounts.sqlite"))
     application = app.create_app("ram")
     yield application
     sessions.close_stores(application)

@@ -14,6 +14,8 @@ import argon2
 import pytest
 
 from auth import device
+from auth.accounts import Accounts
+from auth.database import Database
 from pages.login import local_path
 from tests.conftest import PASSWORD
 from tests.support.backends import environment_of
@@ -245,7 +247,7 @@ def test_guesses_at_the_current_password_are_slowed_down_like_those_at_the_sign_
 def small_site() -> Iterator[Site]:
     """A site of this test alone, with the account grace, on the backend that cannot take a session back by itself."""
     users = {"grace": argon2.PasswordHasher().hash(PASSWORD)}
-    with Site("cookie", env=environment_of("cookie"), config={"users": users}) as site:
+    with Site("cookie", env=environment_of("cookie"), users=users) as site:
         yield site
 
 
@@ -297,10 +299,23 @@ def test_a_password_is_changed_for_good_and_a_removed_account_is_signed_out(smal
     small_site.restart()
     assert desk.user() == "grace" and phone.user() is None
     assert grace(small_site).user() is None and grace(small_site, NEW[::-1]).user() == "grace"
-    config = small_site.scratch / "extra.conf"
-    config.write_text("".join(line for line in config.read_text().splitlines(True) if not line.startswith("grace")))
-    small_site.restart()
-    assert desk.user() is None, "a removed account's sessions end at the next request"
+    operator = Accounts(Database(small_site.users_url))
+    assert operator.remove("grace") and desk.user() is None, "its sessions end at the next request"
+    assert grace(small_site, NEW[::-1]).user() is None
+    operator.insert("grace", argon2.PasswordHasher().hash(PASSWORD))
+    assert desk.user() is None, "that of another account"
+
+
+def test_a_disabled_account_is_signed_out_for_good_and_refused_as_a_wrong_password(small_site: Site) -> None:
+    desk, operator = grace(small_site), Accounts(Database(small_site.users_url))
+    before = desk.twin()
+    assert desk.user() == "grace"
+    operator.disable("grace")
+    assert desk.user() is None
+    refused = [desk.post("/login", {"username": "grace", "password": word}, **JSON) for word in (PASSWORD, "x")]
+    assert [answer.status for answer in refused] == [403, 403] and refused[0].json == refused[1].json
+    operator.enable("grace")
+    assert before.user() is None and grace(small_site).user() == "grace"
 
 
 # --- where the sign-in leads, and the sign-out ------------------------------------------------------------------------

@@ -16,6 +16,7 @@ import sessions
 from auth import hashes, throttle
 from auth.accounts import Accounts
 from auth.authenticator import Authenticator
+from auth.database import Database
 from auth.throttle import Throttle
 from tests.support.application import application, logged
 from tests.support.client import Response, WsgiClient
@@ -387,7 +388,8 @@ class Door:
 def ask(tmp_path: Path, slow: Throttle, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Response]:
     """Return a function that tries a password over WSGI."""
     monkeypatch.setattr(hashes, "CURRENT_PARAMETERS", CHEAP)
-    accounts = Accounts({"ada": line(PASSWORD)}, tmp_path / "accounts.sqlite")
+    accounts = Accounts(Database(f"sqlite:///{tmp_path}/users.sqlite"))
+    accounts.insert("ada", line(PASSWORD))
     client = WsgiClient(application(Door(Authenticator(accounts, slow)), storage_type="ram"))
     return lambda name, password: client.get(f"/{name}/{'right' if password == PASSWORD else 'wrong'}")
 

@@ -175,7 +175,7 @@ def test_one_more_than_there_may_be_is_refused(tmp_path: Path, monkeypatch: pyte
 def test_it_has_the_servers_of_this_site_and_nothing_else_that_is_its_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    own = {"PROFILE": "file", "HOST": "192.0.2.1", "PORT": "8080", "STORAGE_PATH": "/srv", "ACCOUNTS_PATH": "/srv/a",
+    own = {"PROFILE": "file", "HOST": "192.0.2.1", "PORT": "8080", "STORAGE_PATH": "/srv", "USERS_URL": "sqlite:////srv/a",
            "DEMO_PASSWORD": "first", "SESSION_SECRET": "first" * 8, "MEMCACHED_SERVERS": "127.0.0.1:1"}  # fmt: skip
     for name, value in own.items():
         monkeypatch.setenv(name, value)
@@ -185,12 +185,12 @@ def test_it_has_the_servers_of_this_site_and_nothing_else_that_is_its_own(
     place = Place(tmp_path, "memcached", options)
     given = {name: value for name, value in place.environment.items() if name in own}
     assert given.pop("MEMCACHED_SERVERS") == "127.0.0.1:2" and given.pop("DEMO_PASSWORD") != "first"
-    assert given == {"STORAGE_PATH": f"{tmp_path}/sessions", "ACCOUNTS_PATH": f"{tmp_path}/accounts.sqlite"}
+    assert given == {"STORAGE_PATH": f"{tmp_path}/sessions", "USERS_URL": f"sqlite:///{tmp_path}/users.sqlite"}
     settings = load_settings("memcached", place.configuration(), place.environment)
     found = settings["/"]
     assert (found["tools.sessions.servers"], found["tools.sessions.lifetime"]) == ("127.0.0.1:2", 720)
     assert found["tools.sessions.name"] == "a%" and found["mount.lab"] == ""
-    assert found["accounts.path"] == f"{tmp_path}/accounts.sqlite"
+    assert found["users.url"] == f"sqlite:///{tmp_path}/users.sqlite"
     assert found["tools.sessions.snapshot_path"].startswith(str(tmp_path))
     assert settings["global"]["engine.autoreload.on"] is False
     assert "127.0.0.1:2" not in Path(place.configuration()).read_text(), "a DSN may hold a password"

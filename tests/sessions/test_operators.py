@@ -478,13 +478,13 @@ def test_root_is_refused_and_the_account_of_the_site_is_named(
 def test_the_file_of_the_accounts_belongs_to_the_site_too(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    path = root / "later" / "accounts.sqlite"
-    monkeypatch.setenv("ACCOUNTS_PATH", str(path))
+    path = root / "later" / "users.sqlite"
+    monkeypatch.setenv("USERS_URL", f"sqlite:///{path}")
     monkeypatch.delenv("DEMO_PASSWORD", raising=False)
     with pytest.raises(SystemExit, match="2"):
         main(["revoke", "--user", "ada", "--profile", "ram"])
     assert f"{str(path)!r} is kept by the account {root.owner()}, and this is root" in capsys.readouterr().err
-    assert not path.parent.exists()
+    assert path.owner() == path.parent.owner() == root.owner()
 
 
 # -------------------------------------------------------------------- as a program
@@ -492,7 +492,9 @@ def test_the_file_of_the_accounts_belongs_to_the_site_too(
 
 def program(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sessions", *args]
-    return subprocess.run(command, cwd=ROOT, env=environment(env), capture_output=True, text=True, timeout=60)
+    # Without USERS_URL its users are beside its sessions, and belong to whoever runs this.
+    own = environment({"USERS_URL": "", **env})
+    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=60)
 
 
 def test_the_site_of_the_project_is_found_from_its_folder(tmp_path: Path) -> None:
@@ -531,6 +533,6 @@ def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as closed:
-        env = environment({"STORAGE_PATH": str(tmp_path / "sessions")})
+        env = environment({"STORAGE_PATH": str(tmp_path / "sessions"), "USERS_URL": ""})
         ended = subprocess.run(command, cwd=ROOT, env=env, stdout=closed, stderr=subprocess.PIPE, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, b"")

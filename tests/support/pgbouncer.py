@@ -17,7 +17,7 @@ listen_port = {port}
 unix_socket_dir =
 auth_type = any
 pool_mode = {mode}
-default_pool_size = 4
+default_pool_size = {size}
 """
 
 
@@ -26,11 +26,13 @@ class PgBouncer(Process):
 
     ends_with = signal.SIGKILL  # it would wait for its clients
 
-    def __init__(self, folder: Path, server_port: int, user: str = "sessions", mode: str = "transaction") -> None:
+    def __init__(
+        self, folder: Path, server_port: int, user: str = "sessions", mode: str = "transaction", size: int = 4
+    ) -> None:
         self.port = free_port()
         self.dsn = f"postgresql://sessions@127.0.0.1:{self.port}/sessions"
         settings = folder / "pgbouncer.ini"
-        settings.write_text(_SETTINGS.format(server=server_port, port=self.port, user=user, mode=mode))
+        settings.write_text(_SETTINGS.format(server=server_port, port=self.port, user=user, mode=mode, size=size))
         # It reads its settings as an account that may not look into a folder of pytest's.
         command = [installed("pgbouncer"), "--quiet", "/dev/stdin"]
         with settings.open("rb") as stdin:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import grp
 import os
@@ -60,7 +61,18 @@ def account() -> dict[str, Any]:
 def environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment for the site: this process's own without its settings, and then extra."""
     kept = {name: value for name, value in os.environ.items() if name not in CLEANED}
-    return {**kept, "HOME": tempfile.gettempdir(), "PYTHONDONTWRITEBYTECODE": "1", **MOUNTED, **(extra or {})}
+    own = {"HOME": tempfile.gettempdir(), "PYTHONDONTWRITEBYTECODE": "1", "USERS_URL": _users()}
+    return {**kept, **own, **MOUNTED, **(extra or {})}
+
+
+@functools.cache
+def _users() -> str:
+    """Return the url of the users of a site that is given none: never those of the project."""
+    place = tempfile.mkdtemp(prefix="sessions-users-")
+    if os.geteuid() == 0:
+        shutil.chown(place, "nobody", "nogroup")
+    atexit.register(shutil.rmtree, place)
+    return f"sqlite:///{place}/users.sqlite"
 
 
 def folder() -> Path:

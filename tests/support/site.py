@@ -11,6 +11,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from auth.accounts import Accounts, Taken
+from auth.database import Database
 from tests.support import leaks
 from tests.support.client import Client
 from tests.support.process import LESSONS, ROOT, START_SECONDS, Process, account, environment, folder
@@ -45,6 +47,7 @@ class Site(Process):
     env       more environment variables; the tester's own PROFILE, HOST, PORT and so on never reach the site
     args      more arguments of the command line
     config    an extra configuration, {section: {option: value}}: {"/": {"tools.sessions.timeout": 0.1}}
+    users     accounts that the site has besides, the hash of each by its name
     storage   folder of the sessions, as STORAGE_PATH; without one, an own temporary folder that close() removes.
               Give the same folder (from folder()) to two Sites and they share their sessions
     port      the port to serve on; 0 takes a free one, and restart() keeps it
@@ -63,6 +66,7 @@ class Site(Process):
         env: Mapping[str, str] | None = None,
         args: Sequence[str] = (),
         config: Mapping[str, Mapping[str, Any]] | None = None,
+        users: Mapping[str, str] | None = None,
         storage: Path | None = None,
         port: int = 0,
         root: Path = ROOT,
@@ -78,6 +82,10 @@ class Site(Process):
         own = ["--config", str(self._write(extra))] + (["--profile", profile] if profile else [])
         python = [sys.executable, str(root / "app.py"), *own, *args]
         leaks.recorder.password((env or {}).get("DEMO_PASSWORD", ""))
+        self.users_url = (env or {}).get("USERS_URL") or f"sqlite:///{self.storage}/users.sqlite"
+        for name, hash in (users or {}).items():
+            with contextlib.suppress(Taken):  # another process of the same site
+                Accounts(Database(self.users_url)).insert(name, hash, valid_since=0.0)
         started = ["sh", "-c", f"exec {command}"] if command else python
         super().__init__(started, cwd=root, env=env, url=url, account=account(), scratch=self.scratch)
         self.port = self.address[1]
@@ -93,7 +101,8 @@ class Site(Process):
 
     def variables(self) -> dict[str, str]:
         """Return its environment."""
-        return environment({"PORT": str(self.port), "STORAGE_PATH": str(self.storage), **self.env})
+        own = {"PORT": str(self.port), "STORAGE_PATH": str(self.storage), "USERS_URL": self.users_url}
+        return environment({**own, **self.env})
 
     def client(self) -> Client:
         """Return somebody who has never been here."""

@@ -19,6 +19,8 @@ from urllib.parse import urlencode, urlsplit
 import argon2
 import pytest
 
+from auth.accounts import Accounts
+from auth.database import Database
 from services.memcached import Memcached
 from tests.support import hashing, leaks
 from tests.support.backends import SHARED, postgresql, redis
@@ -61,7 +63,9 @@ def backend(request: pytest.FixtureRequest, places: Callable[[], Path]) -> Itera
                 stack.callback(server.stop)
             environ["MEMCACHED_SERVERS"] = ",".join(server.address for server in servers)
         if request.param == "postgresql":
-            environ["DATABASE_URL"] = stack.enter_context(PgBouncer(places(), postgresql().port)).dsn
+            environ["DATABASE_URL"] = stack.enter_context(PgBouncer(places(), postgresql().port, size=20)).dsn
+            environ["USERS_URL"] = environ["DATABASE_URL"]
+            stack.callback(lambda: Accounts(Database(postgresql().dsn)).remove("ada"))  # other tests have it as well
         if request.param == "redis":
             environ["REDIS_URL"] = redis().url
         yield request.param, environ
@@ -73,13 +77,15 @@ def cluster(backend: tuple[str, dict[str, str]], places: Callable[[], Path]) -> 
     profile, environ = backend
     config: dict[str, Any] = settings.read(BEHIND_PROXY)
     config["global"]["server.drain"] = 0.8  # shorter, as are the balancer's checks
-    config["users"] = {"ada": hashing.line(PASSWORD, argon2.profiles.RFC_9106_LOW_MEMORY)}
+    users = {"ada": hashing.line(PASSWORD, argon2.profiles.RFC_9106_LOW_MEMORY)}
     leaks.recorder.password(PASSWORD)
     storage = places()
     with ExitStack() as stack:
         pool = stack.enter_context(ThreadPoolExecutor(2))
-        starts = [pool.submit(Site, profile, args=["--production"], env=environ, config=config, storage=storage)
-                  for _ in range(2)]  # fmt: skip
+        starts = [
+            pool.submit(Site, profile, args=["--production"], env=environ, config=config, users=users, storage=storage)
+            for _ in range(2)
+        ]
         stack.callback(lambda: [started.result().close() for started in starts if not started.exception()])
         sites = [start.result() for start in starts]
         yield sites, stack.enter_context(Balancer(sites[0].port, sites[1].port))

@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import app
+from auth.database import Database
 from auth.demo import demo_account
 from services import free_port
+from tests.support import hashing
 from tests.support.process import CLEANED, folder
 from tests.support.site import Site, run
 from web.settings import ENVIRONMENT, ROOT, SITE_CONF, Sections, StartError, load_settings, read
@@ -184,20 +186,24 @@ def test_create_app_refuses_a_wrong_profile() -> None:
 # --- the demo account -------------------------------------------------------------------------------------------------
 
 GIVEN = "correct horse"
-NONE = "There is no account to sign in with: python app.py hash-password NAME"
+OWN = "a password of her own"
+NONE = "There is no account to sign in with: python app.py user add NAME makes one."
 
 
 def test_the_password_is_shown_unless_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    demo, hint, line = demo_account({}, {"DEMO_PASSWORD": GIVEN})
-    assert demo == {"ada": GIVEN} and hint is None and GIVEN not in line
+    demo, hint, line = demo_account({"DEMO_PASSWORD": GIVEN})
+    assert demo == GIVEN and hint is None and GIVEN not in line
     monkeypatch.setattr(os, "environ", {})
-    demo, hint, line = demo_account({}, {})
-    assert len(demo["ada"]) >= 12 and demo["ada"] in line and hint == line
-    assert demo_account({}, {}) == (demo, hint, line)  # after a reload, too
+    demo, hint, line = demo_account({})
+    assert len(demo) >= 12 and demo in line and hint == line
+    assert demo_account({}) == (demo, hint, line)  # after a reload, too
 
 
-def test_an_account_of_the_configuration_takes_the_place_of_the_demo_account() -> None:
-    assert demo_account({"ada": "$argon2id$"}, {"DEMO_PASSWORD": GIVEN}) == ({}, None, "")
+def test_a_real_account_takes_the_place_of_the_demo_account() -> None:
+    with Site("ram", env={"DEMO_PASSWORD": GIVEN}, users={"Ada": hashing.line(OWN)}) as site:
+        assert "Sign in as" not in site.output() and NONE not in site.output()
+        assert site.client().post("/login", {"username": "ada", "password": GIVEN}).status == 403
+        assert site.client().post("/login", {"username": "ada", "password": OWN}).status == 303
 
 
 def hint_for(site: Site, host: str) -> bool:
@@ -220,7 +226,7 @@ def test_the_sign_in_page_shows_the_password_to_this_machine_alone() -> None:
 def test_a_public_address_has_no_demo_account_and_the_console_says_so() -> None:
     everywhere = ["--host", "0.0.0.0"]  # noqa: S104 - it is the point here
     with Site("ram", args=everywhere, env={"DEMO_PASSWORD": GIVEN}) as site:
-        assert NONE in site.output() and "[users]" in site.output()
+        assert NONE in site.output()
         assert site.client().post("/login", {"username": "ada", "password": GIVEN}).status == 403
 
 
@@ -231,33 +237,29 @@ def test_another_server_has_the_demo_account_only_if_its_password_is_given(monke
     app.create_app("ram")
     monkeypatch.setenv("DEMO_PASSWORD", GIVEN)
     app.create_app("ram")
-    assert built == [({}, {}, False), ({"ada": GIVEN}, {}, False)]
+    assert built == [("", {}, False), (GIVEN, {}, False)]
 
 
 # --- accounts ---------------------------------------------------------------------------------------------------------
 
 
-def test_new_passwords_are_kept_where_the_sessions_are_unless_told_otherwise() -> None:
-    def path(extra: Sections | None = None, **environ: str) -> str:
-        return str(load_settings("ram", extra, environ)["/"]["accounts.path"])
+def test_users_are_in_the_database_or_else_beside_the_sessions_unless_told_otherwise() -> None:
+    def url(extra: Sections | None = None, **environ: str) -> str:
+        return str(load_settings("ram", extra, environ)["/"]["users.url"])
 
-    mine: Sections = {"/": {"accounts.path": "var/mine.sqlite"}}
-    assert path() == str(ROOT / "var/accounts.sqlite")
-    assert path(STORAGE_PATH="/srv/sessions") == "/srv/sessions/accounts.sqlite"
-    assert path(mine, STORAGE_PATH="/srv/sessions") == str(ROOT / "var/mine.sqlite")
-    assert path(mine, STORAGE_PATH="/srv/sessions", ACCOUNTS_PATH="/srv/a") == "/srv/a"
-
-
-def test_an_account_without_a_hash_is_refused(scratch: Path) -> None:
-    path = scratch / "extra.conf"
-    path.write_text("[users]\nbob = 'secret'\n")
-    line = refused("--profile", "ram", "--config", str(path))
-    assert "bob" in line and "hash-password" in line and "secret" not in line
+    mine: Sections = {"/": {"users.url": "sqlite:///var/mine.sqlite"}}
+    assert url() == "sqlite:///var/users.sqlite"
+    assert url(STORAGE_PATH="/srv/sessions") == "sqlite:////srv/sessions/users.sqlite"
+    assert url(STORAGE_PATH="/srv/sessions", DATABASE_URL="postgresql://db/site") == "postgresql://db/site"
+    assert url(mine, STORAGE_PATH="/srv/sessions", DATABASE_URL="postgresql://db/site") == "sqlite:///var/mine.sqlite"
+    assert url(mine, DATABASE_URL="postgresql://db/site", USERS_URL="sqlite:////srv/a") == "sqlite:////srv/a"
 
 
-def test_a_word_that_is_no_command_is_refused() -> None:
-    assert "hash-password NAME" in refused("serve")
-    assert "hash-password NAME" in refused("hash-password", "ada", "bob")
+def test_a_relative_file_of_users_starts_at_the_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("auth.database.ROOT", tmp_path / "project")
+    Database("sqlite:///var/users.sqlite")
+    assert (tmp_path / "project" / "var" / "users.sqlite").exists()
 
 
 # --- the console ------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import re
 import secrets
 import shutil
@@ -16,6 +17,8 @@ import pytest
 
 import app
 import sessions
+from auth.accounts import Accounts
+from auth.database import Database
 from tests.support import hashing
 from tests.support.client import JSON, SECURITY, Client, Response, WsgiClient
 from tests.support.process import folder
@@ -182,22 +185,26 @@ def test_nothing_but_the_site_says_which_accounts_end_a_session(section: str, in
 
 
 def test_a_hash_that_is_cheap_to_guess_at_is_refused() -> None:
+    accounts = Accounts(Database(os.environ["USERS_URL"]))
+
     def parameters(memory: int, passes: int) -> argon2.Parameters:
         return dataclasses.replace(hashing.CHEAP, memory_cost=memory, time_cost=passes)
 
     for memory, passes in ((64, 1), (19455, 2), (19456, 1)):
         cheap = hashing.line(PASSWORD, parameters(memory, passes))
-        with pytest.raises(StartError, match=r"'bob' in \[users\].*hash-password bob") as refusal:
-            app.create_app("ram", {"users": {"bob": cheap}}, production=True)
+        accounts.insert("bob", cheap)
+        with pytest.raises(StartError, match="the hash of 'bob'.*user password bob") as refusal:
+            app.create_app("ram", production=True)
         assert cheap not in str(refusal.value)
-        sessions.close_stores(app.create_app("ram", {"users": {"bob": cheap}}))
-    least = hashing.line(PASSWORD, parameters(19456, 2))
-    sessions.close_stores(app.create_app("ram", {"users": {"bob": least}}, production=True))
+        sessions.close_stores(app.create_app("ram"))
+        accounts.remove("bob")
+    accounts.insert("bob", hashing.line(PASSWORD, parameters(19456, 2)))
+    sessions.close_stores(app.create_app("ram", production=True))
 
 
 def test_production_has_no_demo_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DEMO_PASSWORD", PASSWORD)
-    with pytest.raises(StartError, match=r"DEMO_PASSWORD.*\[users\].*hash-password") as refusal:
+    with pytest.raises(StartError, match="DEMO_PASSWORD.*user add NAME") as refusal:
         app.create_app("ram", production=True)
     assert PASSWORD not in str(refusal.value)
 
@@ -262,11 +269,9 @@ def test_the_extra_config_wins_over_production_and_can_add_to_it() -> None:
 @pytest.fixture(scope="module")
 def site() -> Iterator[Site]:
     """The site in production, behind a proxy at PROXY."""
-    config = {
-        "/": {"tools.proxy.on": True, "wsgi.proxy.trusted": [PROXY, "10.0.0.0/8"]},
-        "users": {"ada": argon2.PasswordHasher().hash(PASSWORD)},
-    }
-    with Site("file", args=["--production"], config=config) as site:
+    config = {"/": {"tools.proxy.on": True, "wsgi.proxy.trusted": [PROXY, "10.0.0.0/8"]}}
+    users = {"ada": argon2.PasswordHasher().hash(PASSWORD)}
+    with Site("file", args=["--production"], config=config, users=users) as site:
         yield site
 
 
