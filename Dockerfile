@@ -25,5 +25,5 @@ USER 10001:10001
 VOLUME /site/var
 EXPOSE 8080
 HEALTHCHECK --interval=10s --timeout=5s --start-period=20s CMD ["python", "deploy/healthcheck.py"]
-# As in the Procfile. Secrets come from the environment, see .env.example, and accounts in a file over that of --config.
+# As in the Procfile. Secrets come from the environment, see .env.example.
 CMD ["python", "app.py", "--production", "--config", "deploy/behind-proxy.conf"]

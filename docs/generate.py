@@ -65,8 +65,10 @@ _VARIABLES = {
     "PROFILE": "as `--profile`",
     "HOST": "as `--host`",
     "PORT": "as `--port`",
-    "STORAGE_PATH": "a relative one starts at the folder of the project. Changed passwords are kept there as well",
-    "ACCOUNTS_PATH": "the SQLite file for changed passwords, when it is to be elsewhere",
+    "STORAGE_PATH": "a relative one starts at the folder of the project. The users are kept there as well",
+    "USERS_URL": "`sqlite:///PATH` or `postgresql://...`, when the users are to be elsewhere",
+    "DATABASE_URL": "the users are there as well",
+    "ACCOUNTS_PATH": "for `user import`: the file of changed passwords that release 1 had, if it was elsewhere",
     "SCRIPT_NAME": "the path of a proxy below which visitors find the site",
     "TRUSTED_PROXIES": "networks with commas between; takes effect with `deploy/behind-proxy.conf`, or where a file of "
     "settings names the option",
@@ -85,8 +87,6 @@ _WHEN = {  # what is logged by `log_event`
     "password not changed: it was changed meanwhile": "two changes at once: the second had proved the old one only",
     "a password hash was renewed": "at a sign-in, with the parameters of today",
     "a password hash was not renewed": "the accounts could not be written; the old hash still holds",
-    "no password was ever changed here, or that file is lost": "at a start with accounts in [users] and no file at "
-    "`accounts.path`. If there was one, old passwords hold again, and ended sessions of the cookie profile are back",
     "the last revocation is ahead of the clock": "by more than a minute: this clock is behind, or another one was "
     "ahead. Nobody is locked out by it",
     "cross-site request refused": "another site sent a form or a script",

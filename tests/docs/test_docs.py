@@ -201,8 +201,10 @@ RUN_BY = {
     "python examples/counter.py": "test_examples.py::test_the_counter_counts_for_each_visitor",
     "python examples/name.py": "test_examples.py::test_the_name_is_kept_shown_as_text_and_forgotten",
     "python examples/login.py": "test_examples.py::test_signing_in_gives_a_new_id_and_signing_out_another",
-    "python app.py hash-password ada":
-        "test_hash_password.py::test_on_a_terminal_the_password_is_asked_for_twice_and_never_shown",
+    "python app.py user add ada":
+        "test_user_commands.py::test_on_a_terminal_the_password_is_asked_for_twice_and_never_shown",
+    "python app.py user import my.conf":
+        "test_user_commands.py::test_the_lines_of_a_configuration_are_taken_over_with_what_was_changed_since",
     "python app.py --production --config my.conf":
         "test_docs.py::test_production_starts_with_the_file_that_is_shown_and_not_without",
     "PYTHONPATH=examples:. python -m pytest test_own_backend.py":
