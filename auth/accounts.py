@@ -222,9 +222,7 @@ class Accounts:
 
 def check_hashes(accounts: Accounts) -> None:
     """Refuse hashes that are too cheap for production. Raises StartError."""
-    now = hashes.CURRENT_PARAMETERS
-    today = f"$argon2id$v={now.version}$m={now.memory_cost},t={now.time_cost},p={now.parallelism}$"
-    others = select(users.c.name, users.c.hash).where(users.c.hash.not_like(f"{today}%"), users.c.demo.is_(None))
+    others = select(users).where(users.c.hash.not_like(f"{hashes.current()}%"), users.c.demo.is_(None))
     for row in accounts.database.rows(others):
         if hashes.is_weak(row.hash):
             raise StartError(

@@ -11,9 +11,8 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
-from pathlib import Path
 
-from auth import hashes
+import sessions
 from auth.accounts import Accounts, Taken
 from auth.database import Database
 from auth.names import check_email, check_name
@@ -90,19 +89,30 @@ def _typed(prompt: str) -> str:
 
 
 def _import(accounts: Accounts, file: str, environ: Mapping[str, str]) -> None:
-    """Take over the lines of a section [users], by which accounts were configured until release 1, and what their
-    owners have changed since: passwords, and the moment before which they are signed out."""
+    """Take over the lines of a section [users], which had the accounts before there was a table, and what was changed
+    since: passwords, and the moment before which somebody is signed out."""
     sections = read(file)
     lines = sections.get("users", {})
     for name, line in lines.items():
         check_name(name)
-        if not hashes.is_hash(line):
+        try:
+            whole = str(line).startswith("$argon2id$v=19$") and accounts.hasher.verify(line, "") is not None
+        except sessions.Unavailable:
+            whole = False
+        if not whole:
             raise StartError(f"the line of {name!r} in [users] is no argon2id hash: take it out of {file}")
     beside = os.path.join(environ.get("STORAGE_PATH") or "var", "accounts.sqlite")
     old = ROOT / (environ.get("ACCOUNTS_PATH") or sections.get("/", {}).get("accounts.path") or beside)
-    changes = _changes(old)
-    found = f"{len(changes)} changes in" if old.exists() else "no changes, for there is no"
-    print(f"There are {len(lines)} accounts in {file}, and {found} {old}.")
+    changes: dict[str, tuple[str, str, float]] = {}
+    if old.exists():
+        try:
+            with closing(sqlite3.connect(f"{old.as_uri()}?mode=ro", uri=True)) as database:
+                found = database.execute("SELECT name, seed, hash, valid_since FROM accounts")
+                changes = {name: row for name, *row in found}
+        except sqlite3.Error as error:
+            raise StartError(f"{old} cannot be read: {one_line(error)}") from error
+    told = f"{len(changes)} changes in" if old.exists() else "no changes, for there is no"
+    print(f"There are {len(lines)} accounts in {file}, and {told} {old}.")
     for name, line in lines.items():
         seed, hash, valid_since = changes.get(name, ("", "", 0.0))
         changed = seed == hashlib.sha256(line.encode()).hexdigest()
@@ -111,14 +121,3 @@ def _import(accounts: Accounts, file: str, environ: Mapping[str, str]) -> None:
             print(f"{name} is taken over.")
         except Taken:
             print(f"{name} is left out: there is an account with this name already.")
-
-
-def _changes(path: Path) -> dict[str, tuple[str, str, float]]:
-    """The digest of the line that was changed, the hash of the new password, and valid_since, by name."""
-    if not path.exists():
-        return {}
-    try:
-        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as old:
-            return {name: row for name, *row in old.execute("SELECT name, seed, hash, valid_since FROM accounts")}
-    except sqlite3.Error as error:
-        raise StartError(f"{path} cannot be read: {one_line(error)}") from error

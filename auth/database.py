@@ -92,8 +92,8 @@ class Database:
         if url.startswith(_SQLITE):
             self.path = ROOT / url.removeprefix(_SQLITE)
             self._place = str(self.path)
-            self._engine = sa.create_engine("sqlite://", creator=partial(_open, self.path), **options)
-            sa.event.listen(self._engine, "checkout", _check_file)
+            self._engine = sa.create_engine("sqlite://", **options)
+            _use_file(self._engine, self.path)
         else:
             self._place, connect = _server(url)
             options["use_native_hstore"] = False  # or it would look for that type at each start
@@ -168,30 +168,28 @@ class Database:
             raise AccountsUnavailable(f"the users in {self._place} cannot be {done}: {cause}") from error
 
 
-class _File(sqlite3.Connection):
-    path: Path
-    identity: tuple[int, int]  # device and inode
+def _use_file(engine: sa.Engine, path: Path) -> None:
+    """Let an engine open a file that is there. Where it may not be written, SQLite opens it to read.
 
+    Another one may have its name later, such as a backup: then a kept connection is let go. One that is gone is an
+    error (OSError), and not an empty one, or revoked sessions would come to life again.
+    """
 
-def _open(path: Path) -> _File:
-    """Open a file that is there. Where it may not be written, SQLite opens it to read."""
-    identity, uri = _identity(path), f"{path.as_uri()}?mode=rw"
-    connection = sqlite3.connect(uri, uri=True, timeout=_TIMEOUT, check_same_thread=False, factory=_File)
-    connection.path, connection.identity = path, identity
-    connection.execute("PRAGMA foreign_keys = ON")
-    return connection
+    def identity() -> tuple[int, int]:
+        status = path.stat()
+        return status.st_dev, status.st_ino
 
+    @sa.event.listens_for(engine, "do_connect")
+    def connect(_: object, record: sa.pool.ConnectionPoolEntry, *__: object) -> sqlite3.Connection:
+        record.info["file"] = identity()
+        connection = sqlite3.connect(f"{path.as_uri()}?mode=rw", _TIMEOUT, uri=True, check_same_thread=False)
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
 
-def _check_file(connection: Any, *_: object) -> None:
-    """Let a connection go whose file has another name by now: a backup may have been put in its place. A file that is
-    gone is an error (OSError), or revoked sessions would come to life again."""
-    if _identity(connection.path) != connection.identity:
-        raise exc.DisconnectionError
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_dev, status.st_ino
+    @sa.event.listens_for(engine, "checkout")
+    def check(_: object, record: sa.pool.ConnectionPoolEntry, *__: object) -> None:
+        if record.info["file"] != identity():
+            raise exc.DisconnectionError
 
 
 def _make_file(path: Path) -> None:

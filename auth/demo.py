@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import threading
@@ -19,6 +20,8 @@ from web.wiring import Site
 
 DEMO = "ada"
 _OWN_PASSWORD = "_DEMO_PASSWORD_OF_THIS_START"  # noqa: S105 - the name of a variable
+# The same in every process: a password that was changed stays until DEMO_PASSWORD is another one.
+_SALT = hashlib.sha256(b"demo account").digest()[: hashes.CURRENT_PARAMETERS.salt_len]
 
 
 def demo_account(environ: Mapping[str, str]) -> tuple[str, str | None, str]:
@@ -37,13 +40,13 @@ def open_accounts(site: Site) -> Accounts:
     """Return the accounts of a site, with the demo account if it has one and nobody else has that name."""
     database = Database(site.users_url)
     accounts = Accounts(database)
+    if site.production:
+        check_hashes(accounts)
     if site.demo and accounts.registered(DEMO):
         site.demo, site.hint, site.line = "", None, ""
     elif site.demo:
         return DemoAccounts(database, site.demo)
-    elif site.production:
-        check_hashes(accounts)
-    if accounts.is_empty():
+    elif accounts.is_empty():
         site.line = "There is no account to sign in with: python app.py user add NAME makes one."
     return accounts
 
@@ -70,25 +73,20 @@ class DemoAccounts(Accounts):
 
         Another one is checked in its place: the answer is that to a wrong password, and takes as long.
         """
-        self._make()
+        with hashes.turn(self._making):
+            if self._password:
+                self._make(self.hasher.hash(self._password, _SALT))
+                self._password = ""
         if folded(name) == DEMO and not csrf.from_this_machine():
             password = secrets.token_urlsafe()
         return super().verify(name, password)
 
-    def _make(self) -> None:
+    def _make(self, hash: str) -> None:
         """Make the account when somebody first signs in, whoever that is: a start does not wait for its hash, and the
-        time of the answer tells nobody's name.
-
-        A password that was changed stays until DEMO_PASSWORD is another one. Hence the salt, which every process knows.
-        """
-        with hashes.turn(self._making):
-            if not self._password:
-                return
-            hash = self.hasher.hash(self._password, hashes.demo_salt(DEMO))
-            found = self.database.rows(select(users.c.demo).where(users.c.folded == DEMO))
-            if not found:
-                self.insert(DEMO, hash, demo=hash)
-            elif found[0].demo not in (None, hash):
-                with self.database.begin() as connection:
-                    connection.execute(update(users).where(users.c.name == DEMO).values(hash=hash, demo=hash))
-            self._password = ""
+        time of the answer tells nobody's name."""
+        found = self.database.rows(select(users.c.demo).where(users.c.folded == DEMO))
+        if not found:
+            self.insert(DEMO, hash, demo=hash)
+        elif found[0].demo not in (None, hash):
+            with self.database.begin() as connection:
+                connection.execute(update(users).where(users.c.name == DEMO).values(hash=hash, demo=hash))

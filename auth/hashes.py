@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
-import dataclasses
-import hashlib
-import secrets
 import threading
 import unicodedata
 from collections.abc import Iterator
@@ -37,29 +33,20 @@ class Busy(sessions.Unavailable):
 class Hasher:
     """Makes and checks argon2id hashes, two at a time: each takes 64 MiB and a core for a while, by design.
 
-    As many as there are threads would take memory and processor from everybody else.
+    Its methods raise Busy if it was not their turn for five seconds, and sessions.Unavailable if there is no memory.
     """
 
     def __init__(self) -> None:
         self._argon2 = argon2.PasswordHasher.from_parameters(CURRENT_PARAMETERS)
         self._turn = threading.BoundedSemaphore(_AT_ONCE)
-        # Nobody's hash costs what one of today costs. Its result is drawn, not computed: that starts faster, and no
-        # password leads to it.
-        now = CURRENT_PARAMETERS
-        salt, result = secrets.token_bytes(now.salt_len), secrets.token_bytes(now.hash_len)
-        options = f"m={now.memory_cost},t={now.time_cost},p={now.parallelism}"
-        self.dummy_hash = f"$argon2id$v={now.version}${options}${_base64(salt)}${_base64(result)}"
+        # Nobody's hash costs what one of today costs. It is written, not computed: a start does not wait for it.
+        self.dummy_hash = f"{current()}{'A' * 22}${'A' * 43}"
 
     def hash(self, password: str, salt: bytes | None = None) -> str:
-        """Return the hash of a password.
-
-        Args:
-            salt: 16 bytes; random unless given.
+        """Return the hash of a password, with 16 bytes of salt, which are random unless given.
 
         Raises:
             ValueError: it is longer than MAX_LENGTH, or no Unicode text.
-            Busy: it was not its turn for five seconds.
-            sessions.Unavailable: there is no memory to compute it.
         """
         data = prepared(password)
         if data is None:
@@ -76,10 +63,6 @@ class Hasher:
         A wrong password for a hash that is cheaper than those of today costs one of today besides: else the time of
         the answer would tell that there is such an account. It still takes longer than an unknown name, by the cheap
         hash, until its owner signs in and the hash is renewed.
-
-        Raises:
-            Busy: it was not its turn for five seconds.
-            sessions.Unavailable: the hash is damaged, or there is no memory to compute it.
         """
         data = prepared(password)
         with turn(self._turn):
@@ -110,16 +93,10 @@ def turn(lock: threading.Lock | threading.Semaphore) -> Iterator[None]:
         lock.release()
 
 
-def is_hash(text: object) -> bool:
-    """Tell whether text is a whole argon2id hash, by checking a password."""
-    if not (isinstance(text, str) and text.startswith("$argon2id$v=19$")):
-        return False
-    try:
-        return argon2.PasswordHasher().verify(text, "")
-    except argon2.exceptions.VerifyMismatchError:
-        return True
-    except (argon2.exceptions.VerificationError, argon2.exceptions.InvalidHashError):
-        return False
+def current() -> str:
+    """Return what a hash of today begins with."""
+    now = CURRENT_PARAMETERS
+    return f"$argon2id$v={now.version}$m={now.memory_cost},t={now.time_cost},p={now.parallelism}$"
 
 
 def is_outdated(hash: str) -> bool:
@@ -127,11 +104,8 @@ def is_outdated(hash: str) -> bool:
 
     check_needs_rehash() says so of a dearer hash as well, which would then be replaced by a weaker one.
     """
-    found = argon2.extract_parameters(hash)
-    if found.memory_cost * found.time_cost < CURRENT_PARAMETERS.memory_cost * CURRENT_PARAMETERS.time_cost:
-        return True
-    sizes = ("version", "salt_len", "hash_len")
-    return any(dataclasses.asdict(found)[size] < dataclasses.asdict(CURRENT_PARAMETERS)[size] for size in sizes)
+    found, today = argon2.extract_parameters(hash), CURRENT_PARAMETERS
+    return found.memory_cost * found.time_cost < today.memory_cost * today.time_cost
 
 
 def is_weak(hash: str) -> bool:
@@ -139,11 +113,6 @@ def is_weak(hash: str) -> bool:
     which is 19 MiB and two passes, or more of one and less of the other (OWASP ASVS 5.0, 11.4.2)."""
     found = argon2.extract_parameters(hash)
     return not any(found.memory_cost >= memory and found.time_cost >= passes for memory, passes in _LEAST)
-
-
-def demo_salt(name: str) -> bytes:
-    """Return a salt that is the same at every start, for the hash of a demo account."""
-    return hashlib.sha256(b"demo account\0" + name.encode()).digest()[: CURRENT_PARAMETERS.salt_len]
 
 
 def prepared(password: str) -> bytes | None:
@@ -158,7 +127,3 @@ def prepared(password: str) -> bytes | None:
         return unicodedata.normalize("NFKC", password).encode()
     except UnicodeEncodeError:  # half of a surrogate pair
         return None
-
-
-def _base64(data: bytes) -> str:
-    return base64.b64encode(data).decode().rstrip("=")

@@ -9,10 +9,8 @@ from web.settings import StartError
 
 NAME_LENGTH = 100  # characters
 EMAIL_LENGTH = 254  # characters; RFC 5321 section 4.5.3.1.3, without the angle brackets
-
 _LONGEST_TYPED = 20 * NAME_LENGTH  # one character can be eighteen, and more of them would take long to be sorted
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what no database keeps
-_EMAIL = re.compile(r"[^\s@]+@[^\s@]+")  # whether it is anybody's, only a mail finds out
 
 
 def check_name(name: object) -> None:
@@ -25,8 +23,8 @@ def check_name(name: object) -> None:
 
 
 def check_email(email: str) -> None:
-    """Raise StartError for what cannot be an e-mail address."""
-    if not (len(email) <= EMAIL_LENGTH and email.isprintable() and _EMAIL.fullmatch(email)):
+    """Raise StartError for what cannot be an e-mail address. Whether it is anybody's, only a mail finds out."""
+    if len(email) > EMAIL_LENGTH or not email.isprintable() or not re.fullmatch(r"[^\s@]+@[^\s@]+", email):
         raise StartError(f"{email[:EMAIL_LENGTH]!r} is no e-mail address: it needs an @, and no spaces")
 
 

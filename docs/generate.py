@@ -68,7 +68,7 @@ _VARIABLES = {
     "STORAGE_PATH": "a relative one starts at the folder of the project. The users are kept there as well",
     "USERS_URL": "`sqlite:///PATH` or `postgresql://...`, when the users are to be elsewhere",
     "DATABASE_URL": "the users are there as well",
-    "ACCOUNTS_PATH": "for `user import`: the file of changed passwords that release 1 had, if it was elsewhere",
+    "ACCOUNTS_PATH": "for `user import`: the old file of changed passwords, if it was elsewhere",
     "SCRIPT_NAME": "the path of a proxy below which visitors find the site",
     "TRUSTED_PROXIES": "networks with commas between; takes effect with `deploy/behind-proxy.conf`, or where a file of "
     "settings names the option",

@@ -257,7 +257,7 @@ def test_the_database_is_that_of_the_site(operator: Operator, tmp_path: Path, mo
 
 
 def old_site(place: Path, users: dict[str, str], changes: dict[str, tuple[str, str, float]] | None = None) -> Path:
-    """Write what a site of release 1 has left: its lines, and what was changed since."""
+    """Write what a site without a table has left: its lines, and what was changed since."""
     config = place / "old.conf"
     config.write_text("[users]\n" + "".join(f"{name} = {hash!r}\n" for name, hash in users.items()))
     if changes is not None:
