@@ -706,7 +706,7 @@ def test_a_server_that_hangs_does_not_end_the_leases_of_another(spread: Spread, 
     ask(here, f"mg sessions:{key}:lock T2")
     wait_until(lambda: lasts(here, f"{key}:lock") > 3)
     there.resume()
-    wait_until(lambda: not store.server(held[1].key).is_down)  # the heartbeat is the one that asks
+    wait_until(lambda: not store.server(held[1].key).outage.is_down)  # the heartbeat is the one that asks
     assert [hold.commit(fresh(2)) for hold in held] == [True, True]
 
 

@@ -187,7 +187,7 @@ class MemcachedStore(Store):
         of = dict[Server, list[str]]()
         for key in keys:
             of.setdefault(self.server(key), []).append(key)
-        for server in sorted(of, key=lambda server: server.is_down):
+        for server in sorted(of, key=lambda server: server.outage.is_down):
             for n in range(0, len(of[server]), _BATCH):
                 yield server, of[server][n : n + _BATCH]
 
@@ -260,7 +260,7 @@ class MemcachedStore(Store):
     def ping(self) -> None:
         """Do nothing if one of the servers answers: a site that can serve most of its visitors is not down."""
         failures = []
-        for server in sorted(self._servers.values(), key=lambda server: server.is_down):
+        for server in sorted(self._servers.values(), key=lambda server: server.outage.is_down):
             try:
                 server.send(b"mg sessions:ping")
                 return

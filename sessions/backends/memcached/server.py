@@ -11,9 +11,7 @@ closed long ago only when nobody can know any more whether the command was done.
 from __future__ import annotations
 
 import queue
-import select
 import socket
-import threading
 import time
 from collections.abc import Callable
 from functools import cached_property
@@ -21,6 +19,7 @@ from typing import NamedTuple, TypeVar
 
 from ...errors import Unavailable
 from ...events import publish, watchers
+from ..outage import Outage, is_closed
 
 T = TypeVar("T")
 
@@ -74,8 +73,7 @@ class Server:
 
     def __init__(self, address: str, timeout: float = ANSWER) -> None:
         self.address, self._timeout = address, timeout
-        self.is_down = False  # it did not answer when it was last asked
-        self._probe = threading.Lock()
+        self.outage = Outage(f"memcached at {address}", OSError)
         self._idle: list[tuple[socket.socket, float]] = []  # with the time of the last use; the latest is used first
         self._free = queue.SimpleQueue[None]()  # as many as there may be connections; its waiting costs no Python code
         for _ in range(MAX_CONNECTIONS):
@@ -104,21 +102,10 @@ class Server:
             connection.close()
 
     def _ask(self, commands: bytes, parse: Callable[[bytes], T]) -> T:
-        """Return the answer to `commands`. While the server is down one thread at a time finds out whether it still is:
-        one that hangs would soon have every thread of the site, and stop the sessions of the others, too."""
-        down = self.is_down
-        if down and not self._probe.acquire(blocking=False):
-            raise Unavailable(f"memcached at {self.address} still does not answer")
         try:
-            answer = self._exchange(commands)
-            self.is_down = False
-            return parse(answer)
+            return parse(self.outage.ask(self._exchange, commands))
         except (OSError, ValueError) as error:
-            self.is_down = isinstance(error, OSError)
             raise Unavailable(f"memcached at {self.address}: {error}") from error
-        finally:
-            if down:
-                self._probe.release()
 
     def _exchange(self, commands: bytes) -> bytes:
         """Send commands, and return the answer up to its MN, which is left out."""
@@ -164,7 +151,7 @@ class Server:
                 connection, since = self._idle.pop()
             except IndexError:
                 break
-            if time.monotonic() - since < _IDLE and not _readable(connection):
+            if time.monotonic() - since < _IDLE and not is_closed(connection):
                 return connection
             connection.close()
         # One address is tried, else a visitor might wait for each. IPv4 first: Memcached rarely listens on ::1.
@@ -176,12 +163,3 @@ class Server:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         connection.settimeout(self._timeout)
         return connection
-
-
-def _readable(connection: socket.socket) -> bool:
-    """Return whether something comes in, which between two commands can only be the end of the connection."""
-    if not hasattr(select, "poll"):  # Windows
-        return bool(select.select([connection], [], [], 0)[0])
-    poll = select.poll()  # select.select() knows no descriptor above 1023
-    poll.register(connection, select.POLLIN)
-    return bool(poll.poll(0))

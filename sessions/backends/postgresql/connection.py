@@ -20,6 +20,7 @@ from psycopg_pool import ConnectionPool
 
 from ...errors import ConfigError, LockTimeout, NoRoom, Unavailable
 from ...events import publish, watchers
+from ..outage import Outage
 from .table import RIGHTS, Statements, table_sql
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
@@ -135,8 +136,7 @@ class Pool:
         self._connect = partial(Connection.connect, dsn, **options)
         self._server_timeout = server_timeout
         self._holds = threading.BoundedSemaphore(MAX_HOLDS)
-        self._down = False  # the server did not answer when it was last asked
-        self._probe = threading.Lock()  # of the one thread that finds out whether it is back
+        self._outage = Outage(f"PostgreSQL at {self.address}", psycopg.Error)
         self._pool = ConnectionPool(
             dsn, connection_class=Connection, kwargs=options, open=False, name="sessions",
             min_size=0, max_size=MAX_CONNECTIONS, timeout=server_timeout,
@@ -207,7 +207,7 @@ class Pool:
         if connection.pgconn.transaction_status in (pq.TransactionStatus.INTRANS, pq.TransactionStatus.INERROR):
             with suppress(psycopg.Error):  # then it is closed, and the server releases the lock as well
                 connection.query("ROLLBACK")
-        self._down = self._down or connection.hung
+        self._outage.is_down |= connection.hung
         self._pool.putconn(connection)
 
     def close(self) -> None:
@@ -230,27 +230,25 @@ class Pool:
         return self._run(method, *args, tries=tries - 1)
 
     def _take(self) -> Connection:
-        """Return a connection that is free. While the server is down, one thread at a time finds out whether it is
-        back; the others are refused at once, for they would soon be all the threads of the site."""
+        """Return a connection that is free."""
+        try:
+            return self._outage.ask(self._free)
+        except psycopg.Error as error:
+            raise self._unavailable(error) from error
+
+    def _free(self) -> Connection:
         if self._pool.closed:
             self._pool.open()
-        probing = self._down
-        if probing and not self._probe.acquire(blocking=False):
-            raise Unavailable(f"PostgreSQL at {self.address} still does not answer; another request is looking")
-        try:
-            connection = self._pool.getconn()
-            connection.server_timeout = self._server_timeout
-            if probing:
-                with suppress(psycopg.Error):  # on a connection that is closed, the statement to come fails, too
-                    connection.query("SELECT 1")
-                self._down = connection.hung
-            return connection
-        except psycopg.Error as error:
-            self._down = True
-            raise self._unavailable(error) from error
-        finally:
-            if probing:
-                self._probe.release()
+        connection = self._pool.getconn()
+        connection.server_timeout = self._server_timeout
+        if self._outage.is_down:
+            try:
+                connection.query("SELECT 1")
+            except psycopg.Error:  # on a connection that is merely closed, the statement to come fails, too
+                if connection.hung:
+                    self._pool.putconn(connection)
+                    raise
+        return connection
 
     def _unavailable(self, error: psycopg.Error) -> Unavailable:
         """Return what the server or the driver says as an error of the store: "unavailable", never "missing"."""
