@@ -97,7 +97,9 @@ def _bytes(store: Store, place: Path, server: Memcached | None) -> float:
                 said += connection.recv(65536)
         return int(re.findall(rb"STAT bytes (\d+)", said)[0])
     if isinstance(store, RedisStore):
-        return float(store._client.info("memory")["used_memory"])
+        with socket.create_connection(("127.0.0.1", int(store.addresses[0].rpartition(":")[2]))) as connection:
+            connection.sendall(b"INFO memory\r\n")
+            return int(re.findall(rb"used_memory:(\d+)", connection.recv(65536))[0])
     if isinstance(store, PostgresqlStore):
         return int(store.pool.query("SELECT pg_total_relation_size(%s)", table(place)).fetchall()[0][0])
     if any(place.iterdir()):

@@ -150,7 +150,7 @@ class TestRedis(StoreContract):
 
     def damage(self, store: Store, key: str) -> None:
         assert isinstance(store, RedisStore)
-        store._client.set(name_of(key), b"???")
+        store._servers.ask("damage", (name_of(key), ("HSET", name_of(key), "record", b"???"), ()))
 
 
 class OwnStore(Store):

@@ -95,17 +95,19 @@ class OnRedis(Backend):
     def open(self) -> RedisStore:
         return RedisStore(url=self.server.url)
 
-    def _name(self, item: str) -> str:
-        return name_of(item.removesuffix(":lock")) + (":lock" if item.endswith(":lock") else "")
-
     def drop(self, item: str) -> None:
-        assert self._client.delete(self._name(item)) == 1
+        key, _, lock = item.partition(":")
+        name = name_of(key)
+        assert self._client.hdel(name, "holder", "until") if lock else self._client.delete(name)
 
     def lasts(self, item: str) -> float:
-        return max(self._client.pttl(self._name(item)), 0) / 1000
+        key, _, lock = item.partition(":")
+        assert lock
+        until = self._client.hget(name_of(key), "until")
+        return max(int(until or 0) / 1000 - time.time(), 0)
 
     def shorten(self, item: str) -> None:
-        self._client.pexpire(self._name(item), 2000)
+        self._client.hset(name_of(item.partition(":")[0]), "until", int(time.time() * 1000) + 2000)
 
     def count(self) -> int:
         return int(self._client.dbsize())

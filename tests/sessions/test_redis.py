@@ -22,6 +22,7 @@ from services.proxy import Proxy
 from services.redis import Redis
 from sessions import ConfigError, Unavailable
 from sessions.backends.redis import _CONNECT, _GRACE, ANSWER, LOCK, SAVE, RedisStore, name_of
+from sessions.backends.redis.server import Server
 from sessions.errors import NoRoom
 from sessions.locks import waiting
 from sessions.testing import LONG, NAMESPACE, add_one, count_of, stored
@@ -106,13 +107,10 @@ def ask(server: Redis) -> Iterator[Any]:
         yield client
 
 
-def lock_of(key: str) -> str:
-    return f"{name_of(key)}:lock"
-
-
-def connected(store: RedisStore) -> bool:
-    """Return whether the store has an idle connection."""
-    return any(one._sock for one in store._client.connection_pool._available_connections)
+def options_of(store: RedisStore) -> dict[str, Any]:
+    """Return how the driver's connections of a store are made."""
+    connection = store._servers.all()[0]._take()
+    return {name: getattr(connection, name) for name in ("socket_timeout", "socket_connect_timeout", "retry")}
 
 
 # ---------------------------------------------------------------- options and start
@@ -132,7 +130,7 @@ def test_an_unknown_option_of_the_url_is_named(server: Redis) -> None:
 
 def test_the_url_cannot_lengthen_the_waits(server: Redis, open_store: Open) -> None:
     store = RedisStore(url=f"{server.url}?socket_timeout=99&socket_connect_timeout=99&retry_on_timeout=yes")
-    options = store._client.connection_pool.connection_kwargs
+    options = options_of(store)
     assert (options["socket_timeout"], options["socket_connect_timeout"]) == (ANSWER, _CONNECT)
     assert options["retry"].get_retries() == 0
     assert ANSWER + _CONNECT < 2, "as the capabilities promise"
@@ -196,7 +194,7 @@ def test_tls(start: Start, place: Path) -> None:
 
 
 def test_workers_that_are_forked_off_share_no_connection_no_token_and_no_lease(store: RedisStore) -> None:
-    assert not connected(store), "it was closed after the check of the start"
+    assert not store._servers.all()[0]._idle, "it was closed after the check of the start"
     token, held, key = store.token(1), store.acquire(stored(store, fresh()), LONG), stored(store, fresh())
     child = os.fork()
     if child == 0:
@@ -286,12 +284,6 @@ def test_the_server_sees_hashes_and_no_ids_and_no_lock_stays(server: Redis, ask:
     assert browser.cookies["session_id"] not in " ".join(found)
 
 
-def test_a_session_and_its_lock_are_in_one_slot_of_a_cluster() -> None:
-    slot = redis.crc.key_slot
-    assert len({slot(name_of(key).encode()) for key in ("a", "b", "c")}) == 3
-    assert slot(name_of("a").encode()) == slot(lock_of("a").encode())
-
-
 def test_the_server_drops_a_session_a_minute_after_its_time(store: RedisStore, ask: Any) -> None:
     for seconds in (100, 400 * 86400, 10**9):
         left = ask.ttl(name_of(stored(store, fresh(seconds=seconds))))
@@ -307,7 +299,7 @@ def test_a_page_that_began_in_the_last_second_of_its_session_can_save(store: Red
 
 def test_more_records_than_go_in_one_send_are_all_found(store: RedisStore, ask: Any) -> None:
     keys = [stored(store, fresh(n)) for n in range(250)]
-    ask.set(name_of(keys[7]), "-")
+    ask.hset(name_of(keys[7]), "record", "-")
     found = store.load_all([store.new_key(), *keys])
     assert {key: count_of(record) for key, record in found.items()} == {
         key: n for n, key in enumerate(keys) if n != 7
@@ -322,7 +314,7 @@ def test_a_server_that_hangs_is_unavailable_in_its_time_and_works_again_when_it_
     server: Redis, open_store: Open, server_timeout: float | None
 ) -> None:
     store = open_store(server, server_timeout=server_timeout)
-    assert store._client.connection_pool.connection_kwargs["socket_timeout"] == (server_timeout or 1.0)
+    assert options_of(store)["socket_timeout"] == (server_timeout or 1.0)
     key = stored(store, fresh())
     server.pause()
     for action in (lambda: store.load(key), lambda: store.delete(key), store.ping):
@@ -340,7 +332,7 @@ def test_a_lock_whose_answer_never_came_does_not_block_the_process(server: Redis
     server.pause()
     refused(lambda: store.acquire(key, LONG))
     server.resume()
-    wait_until(lambda: ask.exists(lock_of(key)))
+    wait_until(lambda: ask.hexists(name_of(key), "holder"))
     assert store.acquire(key, 0).commit(fresh(2))
 
 
@@ -356,16 +348,16 @@ def test_a_command_that_comes_late_takes_nothing_from_a_later_hold_of_the_proces
 def test_while_a_server_hangs_one_thread_at_a_time_waits_for_it(
     server: Redis, store: RedisStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    asks, go_on, get = threading.Event(), threading.Event(), store._client.get
+    asks, go_on, take = threading.Event(), threading.Event(), Server._take
 
-    def slow_get(name: str) -> Any:
+    def slow_take(server: Server) -> Any:
         asks.set()
         assert go_on.wait(LONG)
-        return get(name)
+        return take(server)
 
     server.pause()
     refused(store.ping)
-    monkeypatch.setattr(store._client, "get", slow_get)
+    monkeypatch.setattr(Server, "_take", slow_take)
     with ThreadPoolExecutor(1) as pool:
         first = pool.submit(refused, store.ping)
         assert asks.wait(LONG)
@@ -461,7 +453,7 @@ def test_a_replica_that_does_not_write_is_unavailable_and_asked_again_by_a_new_c
     ask.replicaof("127.0.0.1", free_port())
     for action in (lambda: store.acquire(key, LONG), lambda: stored(store, fresh())):
         assert "read only replica" in refused(action)
-    assert not connected(store)
+    assert not store._servers.all()[0]._idle
     ask.replicaof("NO", "ONE")
     add_one(store, key, 1)
 
@@ -479,7 +471,7 @@ def test_a_full_server_reads_unlocks_and_deletes_and_refuses_to_save(store: Redi
     hold = store.acquire(other, LONG)
     assert count_of(hold.record) == 1, "and the one that could not save has unlocked"
     hold.release()
-    assert not ask.exists(lock_of(other))
+    assert not ask.hexists(name_of(other), "holder")
     store.delete(key)
     assert store.load(key) is None
     ask.config_set("maxmemory", "0")
@@ -512,7 +504,7 @@ def test_a_server_that_hangs_ends_no_lease_while_it_lives(server: Redis, store: 
     server.pause()
     wait_until(lambda: any("leases could not be renewed" in line for line in logged))
     server.resume()
-    wait_until(lambda: not store._down)  # the heartbeat is the one that asks
+    wait_until(lambda: not store._servers.all()[0].outage.is_down)  # the heartbeat is the one that asks
     assert hold.commit(fresh(2))
 
 
