@@ -18,6 +18,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
+import redis as driver
 
 from sessions import Record, Store, codec
 from sessions.backends.cookie import CookieStore
@@ -27,11 +28,13 @@ from sessions.backends.memcached import MemcachedStore
 from sessions.backends.postgresql import PostgresqlStore
 from sessions.backends.postgresql.table import table_sql
 from sessions.backends.ram import RamStore
+from sessions.backends.redis import RedisStore, name_of
 from sessions.options import Settings
 from sessions.record import INDEX
 from sessions.registry import backend as session_class_of
 from tests.sessions.test_codec import same
-from tests.support.backends import SECRET, memcached, postgresql, table_of
+from tests.support.backends import BACKENDS, SECRET, memcached, postgresql, redis, table_of
+from tests.support.members import sign_in_app
 from tests.support.rules_app import repr_of
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -108,6 +111,13 @@ def opened(backend: str, place: Path) -> Store:
             (reply,) = store.server("").send(b"ms %b %d T60\r\n%b" % (name, len(value), value))
             assert reply.status == b"HD"
         return store_with(store)
+    if backend == "redis":
+        with driver.Redis(port=redis().port, protocol=2) as client:
+            for name, fields in json.loads((GOLDEN / "redis.json").read_text()).items():
+                client.delete(name)
+                client.hset(name, mapping=fields)
+                client.expireat(name, int(ENDS) + 60)
+        return store_with(RedisStore(url=redis().url))
     import psycopg
 
     table = table_of(place)
@@ -120,7 +130,7 @@ def opened(backend: str, place: Path) -> Store:
     return store_with(sql)
 
 
-@pytest.mark.parametrize("backend", ["ram", "file", "functions", "memcached", "postgresql"])
+@pytest.mark.parametrize("backend", [name for name in BACKENDS if name != "cookie"])
 def test_what_this_release_has_stored_is_read_for_good(backend: str, tmp_path: Path) -> None:
     store = opened(backend, tmp_path)
     expected = records(store)
@@ -143,9 +153,9 @@ def golden_cookie() -> str:
     return (GOLDEN / "cookie.txt").read_text().strip()
 
 
-@pytest.mark.parametrize("backend", ["ram", "file", "cookie", "functions", "memcached", "postgresql"])
+@pytest.mark.parametrize("backend", BACKENDS)
 def test_a_visitor_of_this_release_goes_on_with_each_later_one(backend: str, tmp_path: Path) -> None:
-    """Their session is read, belongs to the same user until the same moment, and can be written."""
+    """Their session is read, belongs to the same user until the same moment, can be written, and is listed."""
     store = store_with(CookieStore(secret=SECRET)) if backend == "cookie" else opened(backend, tmp_path)
     cookie = golden_cookie() if backend == "cookie" else ID
     for count in (1, 2):
@@ -156,7 +166,34 @@ def test_a_visitor_of_this_release_goes_on_with_each_later_one(backend: str, tmp
         assert session["count"] == count
         session.save()
         cookie = session.cookie_value
+        if store.capabilities.lists:
+            assert {key: record.user for key, record in store.live(USER).items()} == {keys(store)["session"]: USER}
     store.close()
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_visitor_of_this_release_is_signed_in_at_a_site_of_each_later_one(backend: str, tmp_path: Path) -> None:
+    """By its cookie alone: the tool opens the store, finds the session, keeps it and ends it."""
+    texts = json.loads((GOLDEN / "functions.json").read_text())
+    own: dict[str, dict[str, Any]] = {
+        "ram": {"snapshot_path": str(tmp_path / "ram.snapshot")},
+        "functions": {"load": texts.get, "save": texts.__setitem__, "delete": texts.pop},
+    }
+    if backend != "cookie":
+        opened(backend, tmp_path).close()
+    with sign_in_app(backend, tmp_path, remember_lifetime=None, **own.get(backend, {})) as site:
+        site.store.namespace = NAMESPACE
+        browser, other = site.browser(), site.browser()
+        browser.cookies["session_id"] = golden_cookie() if backend == "cookie" else ID
+        assert browser.user() == USER
+        assert browser.run(lambda session: session["uuid"]) == str(VALUES["uuid"])
+        browser.run(lambda session: session.update(seen=True))
+        assert browser.run(lambda session: session["seen"]) == "True"
+        other.cookies |= browser.cookies
+        browser.run(lambda session: session.sign_out())
+        assert browser.user() is None
+        if site.store.capabilities.revokes:
+            assert other.user() is None
 
 
 def test_a_renewal_in_the_time_of_a_file_is_read_for_good(tmp_path: Path) -> None:
@@ -195,6 +232,8 @@ def _write() -> None:
         (GOLDEN / "odd_values.json").write_text(json.dumps(codec.encode(ODD_VALUES)) + "\n")
     if not (GOLDEN / "postgresql.sql").exists():
         (GOLDEN / "postgresql.sql").write_text(table_sql("golden"))
+    if not (GOLDEN / "redis.json").exists():
+        _write_redis()
     if (GOLDEN / "values.json").exists():
         return
     (GOLDEN / "values.json").write_text(json.dumps(codec.encode(VALUES)) + "\n")
@@ -225,6 +264,15 @@ def _write() -> None:
     for folder in GOLDEN.glob("file/*"):
         if not any(folder.iterdir()):
             folder.rmdir()
+
+
+def _write_redis() -> None:
+    store, found = store_with(RedisStore(url=redis().url)), {}
+    with driver.Redis(port=redis().port, protocol=2, decode_responses=True) as client:
+        for key, record in records(store).items():
+            store.save(key, record)
+            found[name_of(key)] = client.hgetall(name_of(key))
+    (GOLDEN / "redis.json").write_text(json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":
