@@ -234,8 +234,11 @@ def _write() -> None:
         (GOLDEN / "postgresql.sql").write_text(table_sql("golden"))
     if not (GOLDEN / "redis.json").exists():
         _write_redis()
-    if (GOLDEN / "values.json").exists():
-        return
+    if not (GOLDEN / "values.json").exists():
+        _write_others()
+
+
+def _write_others() -> None:
     (GOLDEN / "values.json").write_text(json.dumps(codec.encode(VALUES)) + "\n")
     ram = store_with(RamStore(snapshot_path=str(GOLDEN / "ram.snapshot")))
     file = store_with(FileStore(storage_path=str(GOLDEN / "file")))

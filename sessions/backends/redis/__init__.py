@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ...errors import ConfigError, CorruptRecord, Unavailable
 from ...events import log
 from ...locks import FairLocks, poll
-from ...record import INDEX, Record, reference
+from ...record import INDEX, SESSION, Record, reference
 from ...session import Session
 from ...store import Capabilities, Hold, Store, timeout_option
 from .. import lease
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 ANSWER = 1.0  # seconds for an answer
 _CONNECT = 0.5  # together below two, which is what a visitor may have to wait for the 503
 _GRACE = 60  # seconds for which a session is kept after its deadline: a page that began before it can still save
+_SCANNED = 1000  # names that a server looks at for one answer
 _BATCH = 100  # keys that are asked for in one send
 _URL = re.compile(r"(rediss?://(?:[^/?@]*@)?)([^/?@]*)(.*)", re.DOTALL)  # before, at and after the servers
 
@@ -354,6 +355,19 @@ class RedisStore(Store):
                     if line is not None:
                         found[key] = Record.unpack(key, line)
         return found
+
+    def scan(self) -> Iterator[tuple[str, Record]]:
+        before, after = name_of(f"{self.namespace}*").split("*")
+        for server in self._servers.all():
+            cursor: bytes | int = b""
+            while cursor != b"0":
+                (answer,) = server.send("scan", ("SCAN", cursor or 0, "MATCH", f"{before}*{after}", "COUNT", _SCANNED))
+                if isinstance(answer, Exception):
+                    raise server.unavailable(answer)
+                cursor, names = answer
+                keys = {name.decode().removeprefix("sessions:{").removesuffix(after) for name in names}
+                found = self.load_all(key for key in keys if not self.is_index(key))
+                yield from ((key, record) for key, record in found.items() if record.kind == SESSION)
 
     def save(self, key: str, record: Record) -> None:
         """Store a new record; one that is there is replaced by its holder, in comparison with what it has read."""
