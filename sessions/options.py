@@ -87,6 +87,7 @@ _TABLE: dict[str, tuple[Callable[[Any], Any], str]] = {
     "remember_timeout": (_minutes, _MINUTES),
     "remember_lifetime": (_or_none(_minutes), f"{_MINUTES}, or None"),
     "accounts": (_or_none(_accounts), "an object with valid_since and revoke (see sessions.Accounts), or None"),
+    "proof_page": (_or_none(_text(_ADDRESS_PATH.fullmatch)), "a path of the application, such as '/login', or None"),
     "name": (_cookie_name, "a cookie name (RFC 9110 token)"),
     "path": (_or_none(_text(_ADDRESS_PATH.fullmatch)), "a path as in an address, such as '/my%20shop', or None"),
     "path_header": (_or_none(_text(_TOKEN.fullmatch)), "the name of a header, or None"),
@@ -123,6 +124,7 @@ class Settings:
     remember_timeout: float = 20160  # `timeout` of a user who asked to stay signed in: two weeks
     remember_lifetime: float | None = 43200  # `lifetime` of such a user: 30 days (NIST SP 800-63B-4, 2.1.3)
     accounts: Accounts | None = None  # what says which accounts there are, and since when their sessions are valid
+    proof_page: str | None = None  # the page that asks for the password again, for require_recent()
     name: str = "session_id"  # of the cookie. Browsers guard `__Host-` and `__Secure-` (RFC 6265bis 4.1.3)
     path: str | None = None  # the cookie's Path; None: what `path_header` says, or where the application is mounted
     path_header: str | None = None  # the request header that holds the cookie's Path

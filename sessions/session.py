@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager, suppress
 from itertools import islice
 from typing import Any, ClassVar, Self
+from urllib.parse import quote, urlencode
 
 import cherrypy
 
@@ -589,6 +590,31 @@ class Session(MutableMapping[Any, Any]):
         if self.user is None:
             return None
         return self._identity.proved_at or (self._record.created if self._record else None)
+
+    def require_recent(self, minutes: float) -> None:
+        """Go on if the user has signed in within so many minutes; otherwise send the browser to the page of the option
+        `proof_page`, and back to what that finds in `next` and has to check: this address, or where a POST came from.
+
+        Raises:
+            cherrypy.HTTPRedirect: 303 to that page (ASVS 7.5.1, 7.5.2).
+            cherrypy.HTTPError: 403, or 401 if nobody is signed in, where there is no such page or JSON is asked for.
+        """
+        proved, accounts, page = self.signed_in_at, self.settings.accounts, self.settings.proof_page
+        if proved is not None and self.store.clock() <= proved + minutes * 60:
+            if not accounts or proved != valid_since(accounts, self._identity.user):  # see end_other_sessions
+                return
+        request = cherrypy.serving.request
+        accept, referer = request.headers.get("Accept", ""), request.headers.get("Referer", "")
+        if page and ("text/html" in accept or "application/json" not in accept):
+            mounted, path = (quote(part, safe="/!$&'()*+,:=@") for part in (request.script_name, request.path_info))
+            here = f"{path}?{request.query_string}" if request.query_string else path
+            if request.method not in ("GET", "HEAD"):  # it is not sent again
+                here = f"/{referer.partition('://')[2].partition('/')[2]}".removeprefix(mounted)
+            raise cherrypy.HTTPRedirect(f"{request.base}{mounted}{page}?{urlencode({'next': here})}", 303)
+        if not page and proved is not None:
+            log.warning("require_recent has nowhere to send a browser: set tools.sessions.proof_page")
+        cherrypy.serving.response.headers["WWW-Authenticate"] = 'Cookie realm="account"'  # RFC 9110 section 11.6.1
+        raise cherrypy.HTTPError(*(401, "Sign in first.") if proved is None else (403, "Sign in again for this."))
 
     # ---------------------------------------------------------------- what it is
 

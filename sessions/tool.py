@@ -40,7 +40,7 @@ from .record import reference as reference_of_key
 from .registry import check_names, chosen_class, close_stores, is_cherrypy_class, open_all, registry
 from .session import CLAIMED, Session
 from .store import Store
-from .users import ActiveSessions, LiveSession, revoke
+from .users import ActiveSessions, LiveSession, revoke, valid_since
 
 # ---------------------------------------------------------------- what a failing store answers
 
@@ -566,12 +566,13 @@ def end_other_sessions() -> int | None:
     """
     session = _this_session()
     session.acquire_lock()
-    user, accounts = session.user, session.settings.accounts
+    user, accounts, proved = session.user, session.settings.accounts, session.signed_in_at
     if not user:
         return 0
-    if accounts:
+    if accounts:  # this session moves to the moment of the revocation, before which all have ended; it is no proof
         revoke(accounts, user)
-    session.sign_in(user, session.remembered)  # now: loaded again after this, it would be one of those that have ended
+        proved = valid_since(accounts, user)
+    session.sign_in(user, session.remembered, proved)
     session.release_lock()  # as above
     try:
         return _active(session).end(user)

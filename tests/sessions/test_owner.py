@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs
 
 import pytest
 
 import sessions
 from sessions import Session
 from tests.support.backends import BACKENDS
-from tests.support.members import MODES, SignInApp, Work, able, sign_in_app
+from tests.support.client import JSON, Response
+from tests.support.members import MODES, Browser, SignInApp, Work, able, sign_in_app
 
 MINUTE = 60
 # What a locking mode does stands in session.py, which knows no backend; so each mode need not be tried on each.
@@ -44,7 +47,9 @@ def locking(combination: tuple[str, str]) -> str:
 
 @pytest.fixture(scope="module")
 def opened(backend: str, locking: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SignInApp]:
-    with sign_in_app(backend, tmp_path_factory.mktemp(f"{backend}_{locking}"), locking=locking) as site:
+    with sign_in_app(
+        backend, tmp_path_factory.mktemp(f"{backend}_{locking}"), locking=locking, proof_page="/login"
+    ) as site:
         yield site
 
 
@@ -412,6 +417,117 @@ def test_the_accounts_are_asked_once_for_a_user_and_never_for_an_anonymous_visit
     assert site.accounts.asked == []
     browser.run(lambda session: (session.user, session.update(n=2), session.user))
     assert site.accounts.asked == ["ada"]
+
+
+# -------------------------------------------------------------------- a recent proof
+
+
+def ten_minutes(session: Session) -> None:
+    session.require_recent(10)
+
+
+def asks(site: SignInApp, browser: Browser) -> bool:
+    """Return whether a page that wants a proof of the last ten minutes sends this browser away."""
+    answer = browser.do(ten_minutes)
+    assert answer.status == 200 or answer.redirects_to.startswith("/login?next="), answer.text
+    return answer.status != 200
+
+
+@pytest.mark.parametrize("remember", [False, True])
+def test_a_page_goes_on_for_as_many_minutes_as_it_wants_the_proof_to_be_recent(site: SignInApp, remember: bool) -> None:
+    browser = site.signed_in(remember=remember)
+    for seconds, too_old in ((0, False), (10 * MINUTE - 5, False), (10 * MINUTE + 5, True)):
+        site.ahead = seconds
+        assert asks(site, browser) is too_old
+    browser.sign_in(remember=remember)
+    assert not asks(site, browser)
+
+
+@pytest.mark.parametrize("change", ["regenerate", "load", "save", "acquire_lock"])
+def test_nothing_but_a_sign_in_is_a_proof(site: SignInApp, change: str) -> None:
+    browser = site.signed_in()
+    site.ahead = 11 * MINUTE
+    browser.run(lambda session: (session.update(n=1), getattr(session, change)()))
+    assert asks(site, browser)
+
+
+@pytest.mark.parametrize("minutes", [1, 11])
+def test_to_end_all_other_sessions_is_no_proof(site: SignInApp, minutes: int) -> None:
+    """Whoever finds a browser open could go on for ever by it."""
+    browser = site.signed_in()
+    site.ahead = minutes * MINUTE
+    browser.run(lambda session: sessions.end_other_sessions())
+    assert browser.user() == "ada" and asks(site, browser)
+    site.ahead += 1
+    assert not asks(site, browser.sign_in())
+
+
+def test_a_proof_of_the_same_request_is_recent(site: SignInApp) -> None:
+    assert site.browser().do(lambda session: (session.sign_in("ada"), session.require_recent(1))).status == 200
+
+
+def test_the_session_of_somebody_who_is_asked_for_a_proof_stays_as_it_is(site: SignInApp) -> None:
+    browser = site.signed_in()
+    browser.run(put("n", 1))
+    site.ahead = 11 * MINUTE
+    assert asks(site, browser)
+    assert (browser.user(), browser.run(value("n"))) == ("ada", "1")
+
+
+def test_a_stranger_who_is_asked_for_a_proof_gets_no_session(site: SignInApp) -> None:
+    answer = site.browser().do(ten_minutes)
+    assert (answer.status, list(answer.cookies)) == (303, [])
+
+
+def test_a_program_is_told_whether_nobody_is_signed_in_or_it_is_too_long_ago(site: SignInApp) -> None:
+    stranger = site.browser().get(site.pages.add(ten_minutes), **JSON)
+    assert stranger.status == 401 and stranger.headers["www-authenticate"]
+    browser = site.signed_in()
+    assert browser.get(site.pages.add(ten_minutes), **JSON).status == 200
+    site.ahead = 11 * MINUTE
+    assert browser.get(site.pages.add(ten_minutes), **JSON).status == 403
+    assert browser.get(site.pages.add(ten_minutes), Accept="application/json, text/html").status == 303
+
+
+@pytest.mark.parametrize(("mount", "mounted"), [("", ""), ("/my shop", "/my%20shop")])
+def test_the_way_back_is_the_page_that_asked_or_the_one_with_the_form(mount: str, mounted: str, tmp_path: Path) -> None:
+    """Never the address of a form: it is not sent again."""
+
+    def back(answer: Response) -> str:
+        page, _, query = answer.redirects_to.partition("?")
+        assert page == f"{mounted}/login"
+        return parse_qs(query)["next"][0]
+
+    with sign_in_app("ram", tmp_path, mount, proof_page="/login") as site:
+        browser, page = site.browser(), site.pages.add(ten_minutes)
+        assert back(browser.get(f"{page}?a=%2F%26&b=%C3%A4")) == f"{page}?a=%2F%26&b=%C3%A4"
+        assert back(browser.ask("HEAD", page := site.pages.add(ten_minutes))) == page
+        for referer, path in {
+            f"http://site{mounted}/form?a=1": "/form?a=1",
+            f"https://elsewhere{mounted}/form": "/form",
+            "http://[": "/",
+            "": "/",
+        }.items():
+            assert back(browser.post(site.pages.add(ten_minutes), Referer=referer)) == path
+
+
+def test_without_a_page_that_asks_for_it_an_old_proof_is_refused_and_the_log_names_the_option(
+    tmp_path: Path, logged: list[str]
+) -> None:
+    with sign_in_app("ram", tmp_path) as site:
+        assert site.browser().do(ten_minutes).status == 401
+        browser = site.signed_in()
+        assert browser.do(ten_minutes).status == 200 and logged == []
+        site.ahead = 11 * MINUTE
+        answer = browser.do(ten_minutes)
+        assert answer.status == 403 and "proof_page" not in answer.text
+        assert [line for line in logged if "tools.sessions.proof_page" in line]
+
+
+@pytest.mark.parametrize("minutes", [0, -1, float("nan")])
+def test_no_proof_is_younger_than_nothing(minutes: float, tmp_path: Path) -> None:
+    with sign_in_app("ram", tmp_path) as site:
+        assert site.signed_in().do(lambda session: session.require_recent(minutes)).status == 403
 
 
 # -------------------------------------------------------------------- cookies that are not ours

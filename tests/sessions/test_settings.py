@@ -156,10 +156,10 @@ def test_the_defaults_are_those_of_the_design() -> None:
     found = {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)}
     assert found == {
         "storage_class": RamSession, "timeout": 60, "lifetime": None, "remember_timeout": 14 * 24 * 60,
-        "remember_lifetime": 30 * 24 * 60, "accounts": None, "name": "session_id", "path": None, "path_header": None,
-        "domain": None, "secure": "auto", "httponly": True, "samesite": "Lax", "cross_site": False, "persistent": True,
-        "clean_freq": 5, "locking": "implicit", "lock_timeout": 10, "max_waiting": 500, "debug": False,
-        "moving_from": None, "moving_to": None,
+        "remember_lifetime": 30 * 24 * 60, "accounts": None, "proof_page": None, "name": "session_id", "path": None,
+        "path_header": None, "domain": None, "secure": "auto", "httponly": True, "samesite": "Lax", "cross_site": False,
+        "persistent": True, "clean_freq": 5, "locking": "implicit", "lock_timeout": 10, "max_waiting": 500,
+        "debug": False, "moving_from": None, "moving_to": None,
         "store": (("snapshot_path", None),),
     }  # fmt: skip
 

@@ -69,7 +69,7 @@ class Pages:
         return f"/{number}"
 
     @cherrypy.expose
-    def default(self, *path: str) -> str:
+    def default(self, *path: str, **fields: str) -> str:
         return str(self.works.pop(path[-1])(cherrypy.session))
 
 
