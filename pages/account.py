@@ -23,11 +23,11 @@ from sessions.events import log_event
 from sessions.record import TOMBSTONE, Record
 from sessions.users import LiveSession
 from web import rendering, times
+from web.flash import flash
 
 OTHERS = "others"
 """What the field `end` holds instead of a reference to end all other sessions."""
 
-_CHANGED = "password_changed"  # where the session has it until the account says so
 _MOVES = 4  # of a session, that are followed: nobody clicks more often
 _NOT_CURRENT = "That is not your current password."
 
@@ -49,7 +49,6 @@ class Account:
             lesson=Login.lesson,
             since=times.iso(since) if since else None,
             date=times.date,
-            changed=cherrypy.session.pop(_CHANGED, False),
         )
 
 
@@ -106,7 +105,7 @@ class Password:
 
     @staticmethod
     def _changed() -> NoReturn:
-        cherrypy.session[_CHANGED] = True
+        flash("Your password was changed.", "success")
         rendering.redirect(HOME)
 
     @staticmethod

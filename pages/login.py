@@ -13,6 +13,7 @@ from auth.authenticator import Authenticator, refuse_passwords_in_address
 from sessions.cookies import is_https
 from sessions.events import log_event
 from web import csrf, rendering, times
+from web.flash import flash
 
 HOME = "/account"
 
@@ -64,6 +65,7 @@ class Login:
             return self._form(target, username, stays, error="That name and password do not go together.")
         enter(proof, stays)
         log_event("sign-in", account=proof.user)
+        flash("You are signed in.", "success")
         if not kept and not _NAMED_BY_PAGES.isdisjoint(cherrypy.request.headers):
             # A browser that keeps no cookie would be sent back to the form for ever, and nobody told why. Nothing is
             # stored for that: the address says that the cookie is due, and opens nothing.
@@ -104,6 +106,7 @@ class Logout:
         cherrypy.session.sign_out()
         if user:
             log_event("sign-out", account=user)
+            flash("You are signed out.", "success")
         cherrypy.response.headers["Clear-Site-Data"] = '"cache", "storage"'
         rendering.redirect("/")
 

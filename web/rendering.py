@@ -174,7 +174,12 @@ def render(
     """Return the body of the answer: data as JSON, or the template filled with data and more, by the Accept header."""
     if wants_json():
         return as_json(data, status)
-    body = _templates.get_template(template).render(**data, **more, lesson=lesson, path=cherrypy.request.path_info)
+    flashed = getattr(cherrypy.request, "flash", None)  # see web/flash.py
+    messages = flashed.show() if flashed else []
+    if messages:
+        no_store()
+    more |= {"lesson": lesson, "messages": messages, "path": cherrypy.request.path_info}
+    body = _templates.get_template(template).render(**data, **more)
     cherrypy.response.status = status
     cherrypy.response.headers["Content-Type"] = "text/html;charset=utf-8"
     return body.encode("utf-8")

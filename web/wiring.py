@@ -12,7 +12,7 @@ import cherrypy
 
 import sessions
 from sessions.options import check_sections
-from web import error_pages
+from web import error_pages, flash
 from web.production import check_pages
 from web.server import Application, SiteHeaders, TrustedProxy, trusted_proxies, utc
 from web.settings import ACCOUNTS_OPTION, Sections, StartError, one_line
@@ -90,7 +90,7 @@ def application(root: Any, site: Site, accounts: Any) -> cherrypy.Application:
     check_sections(site.settings)
     mimetypes.add_type("text/javascript", ".js")  # whatever a program has written into the registry of Windows
     config = site.config
-    config["/"] |= error_pages.error_pages()
+    config["/"] |= error_pages.error_pages() | flash.TOOL
     config["/"] |= {ACCOUNTS_OPTION: accounts, "operators_paths": [accounts.database.path]}
     config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
     app = Application(root, "", config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cherrypy
 
 from web import rendering
+from web.flash import flash
 
 
 class Counter:
@@ -24,5 +25,6 @@ class Counter:
     @cherrypy.tools.allow(methods=["POST"])
     def reset(self) -> None:
         """Forget the count, and only the count."""
-        cherrypy.session.pop("count", None)
+        if cherrypy.session.pop("count", None):
+            flash("The count is forgotten.", "success")
         rendering.redirect("/counter")

@@ -15,16 +15,11 @@ from tests.conftest import (
     opening,
     survives_restart,
 )
-from tests.support.chromium import WHOLE, NewPage, expect, launched, press, sign_in
+from tests.support.chromium import WHOLE, NewPage, expect, expect_path, launched, press, sign_in
 from tests.support.site import Site
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
-
-
-def expect_path(page: Page, path: str) -> None:
-    """Wait until the address is this one."""
-    expect(page).to_have_url(re.compile(re.escape(path) + "$"))
 
 
 def expect_count(page: Page, count: int) -> None:
@@ -129,7 +124,7 @@ def test_the_back_button_after_signing_out_shows_nothing_private(keeping_page: P
     expect(page.get_by_text("Only you see this")).to_have_count(0)
     page.go_back(wait_until="commit")
     expect_path(page, "/login")
-    expect(page.get_by_text("You are signed in")).to_have_count(0)
+    expect(page.get_by_role("main").get_by_text("You are signed in")).to_have_count(0)
 
 
 def test_a_form_can_be_sent_again_after_the_back_button(keeping_page: Page) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 import tests.support.chromium
 from tests.conftest import PASSWORD, scripts_or_none
-from tests.support.chromium import MissingError, NewPage, chromium, expect, sign_in
+from tests.support.chromium import MissingError, NewPage, chromium, expect, expect_path, sign_in
 from tests.support.site import mounted
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def test_every_page_is_in_order_and_fits_a_phone_light_and_dark(new_page: NewPag
     page = new_page(java_script_enabled=scripts, viewport=PHONE)
     page.goto("/login")
     sign_in(page, PASSWORD)
-    page.wait_for_url("**/account")
+    expect_path(page, "/account")
     page.goto(NAME_10_000)
     page.wait_for_url("**/hello")
     for path in every_page(page):

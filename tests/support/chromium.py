@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, BrowserType, Page, Request
 
 __all__ = [
-    "LIGHT", "OTHER_HOST", "WHOLE", "MissingError", "NewPage", "arguments", "chromium", "expect", "keep", "launched",
-    "press", "program", "sign_in", "watch",
+    "LIGHT", "OTHER_HOST", "WHOLE", "MissingError", "NewPage", "arguments", "chromium", "expect", "expect_path", "keep",
+    "launched", "press", "program", "sign_in", "watch",
 ]  # fmt: skip
 
 # Debian's Chromium built without windows: its processes start, and show a page, in half the time or less. It keeps no
@@ -119,3 +120,8 @@ def sign_in(page: Page, password: str) -> None:
 def press(page: Page, name: str) -> None:
     """Press a button of the page."""
     page.get_by_role("main").get_by_role("button", name=name, exact=True).click()
+
+
+def expect_path(page: Page, path: str) -> None:
+    """Wait until the address is this one, whatever it has to say there."""
+    expect(page).to_have_url(re.compile(rf"^https?://[^/]+{re.escape(path)}([?&]flash=[\w-]+)?$"))
