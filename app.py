@@ -47,7 +47,7 @@ def build(site: Site) -> cherrypy.Application:
     root.logout = Logout()
     root.account = Account()
     root.account.password = Password(accounts, authenticator)
-    root.account.sessions = Devices(authenticator)
+    root.account.sessions = Devices()
     root.healthz = Health()
 
     mount(root, site)  # the lessons and the laboratory, a line each in site.conf

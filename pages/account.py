@@ -1,7 +1,7 @@
 """The pages of whoever is signed in: the account, a new password, and where else the account is signed in.
 
-The last two change what an account is worth, so both ask for the password again (OWASP ASVS 5.0, 7.5.1 and 7.5.2), and
-count a wrong one like a failed sign-in.
+The last two change what an account is worth. A new password asks for the current one each time (OWASP ASVS 5.0, 6.2.3),
+and counts a wrong one like a failed sign-in; to end a session the sign-in must be recent (7.5.2).
 """
 
 from __future__ import annotations
@@ -27,6 +27,9 @@ from web.flash import flash
 
 OTHERS = "others"
 """What the field `end` holds instead of a reference to end all other sessions."""
+
+RECENT = 10
+"""Minutes since the password was last typed in which a session may be ended."""
 
 _MOVES = 4  # of a session, that are followed: nobody clicks more often
 _NOT_CURRENT = "That is not your current password."
@@ -142,44 +145,37 @@ class Devices:
     path = f"{HOME}/sessions"
     _cp_config = rendering.NO_SLASH
 
-    def __init__(self, authenticator: Authenticator) -> None:
-        """Take the authenticator that checks who asks."""
-        self._authenticator = authenticator
-
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET", "POST"])
-    def index(self, end: object = "", password: object = "") -> bytes:
+    def index(self, end: object = "") -> bytes:
         """Show the list, or end what the field `end` says: 303 to the list.
 
-        No password is 400, a wrong one 403, a reference that no other session has 404; nothing is ended then.
-        HTTPError 429 after too many wrong passwords, 400 for a password in the address.
+        Where the sign-in is not RECENT, nothing is ended: 303 to type the password again, or 403 where JSON is asked
+        for. A reference that no other session has is 404.
         """
-        refuse_passwords_in_address()
-        chosen, typed = rendering.text_field("end", end), rendering.text_field("password", password)
-        again = cherrypy.session.user is None and is_sent_again(self._authenticator, typed)
-        user = user_or_sign_in(self.path)
+        chosen = rendering.text_field("end", end)
+        user_or_sign_in(self.path)
         if cherrypy.request.method != "POST":
             return self._list()
 
         if not chosen:
             raise cherrypy.HTTPError(400, f"Say which session to end: end=REFERENCE of one, or end={OTHERS}.")
-        if not typed:  # a slip, which is not counted as a try
-            return self._list("Type your password first. Nothing was ended.", 400)
-        proof = None if again else self._authenticator.check(user, typed)
-        if proof:
-            enter(proof, cherrypy.session.remembered)
-        elif not again:
-            return self._list("That is not your password. Nothing was ended.", 403)
+        cherrypy.session.require_recent(RECENT)
         if chosen == OTHERS:
             sessions.end_other_sessions()
-        elif not _end(chosen) and not again:
-            raise cherrypy.HTTPError(404, f"You have no other session {chosen[:20]}. It may have ended already.")
+            flash("You are signed out everywhere else.", "success")
+        elif _end(chosen):
+            flash("That session has ended.", "success")
+        else:  # also for the second click of a double click
+            return self._list(f"You have no other session {chosen[:20]}. It may have ended already.", 404)
         rendering.redirect(self.path)
 
     @staticmethod
     def _list(error: str = "", status: int = 200) -> bytes:
         if error and rendering.wants_json():
             raise cherrypy.HTTPError(status, error)
+        if error:
+            flash(error, "error")
         try:
             found, complete = [_row(session) for session in sessions.live_sessions()], True
         except sessions.CannotList:
@@ -192,9 +188,9 @@ class Devices:
             lesson=Login.lesson,
             status=status,
             user=cherrypy.session.user,
-            error=error,
             complete=complete,
             others=OTHERS,
+            recent=RECENT,
             date=times.date,
             ago=times.ago,
         )

@@ -27,7 +27,11 @@ _LOCAL_PATH = re.compile(r"/(?![/\\])[^\x00-\x1f\x7f\ud800-\udfff]{0,2000}")
 
 
 class Login:
-    """GET /login shows the form; POST signs in, and goes on to `next` or the account."""
+    """GET /login shows the form; POST signs in, and goes on to `next` or the account.
+
+    Whoever is signed in and is sent here by `cherrypy.session.require_recent` finds the same form with the name filled
+    in: the option `proof_page` of the session tool names this page.
+    """
 
     lesson = rendering.Lesson("/login", "Sign in", "Who you are is one more thing to keep, under a new session id.", 50)
     _cp_config = rendering.NO_SLASH
@@ -49,12 +53,13 @@ class Login:
         rendering.no_store()
         refuse_passwords_in_address()
         # `next` hides a builtin, but the name of the field is the address's, and fixed.
-        target = local_path(rendering.text_field("next", next))
+        sent_from = rendering.text_field("next", next)
+        target = local_path(sent_from)
         due = bool(rendering.text_field("cookie", cookie)) and not csrf.from_another_site()
         if cherrypy.request.method != "POST":
             if due and cherrypy.session.user:
                 rendering.redirect(target)
-            return self._form(target, error=_why_no_cookie() if due else "")
+            return self._form(sent_from, error=_why_no_cookie() if due else "")
 
         # This takes the session's lock. Of a form that is sent twice the second waits here, and moves the session last:
         # its answer is the one that the browser takes, and its hash may be ready first.
@@ -62,27 +67,30 @@ class Login:
         username, stays = rendering.text_field("username", username), bool(rendering.text_field("stay", stay))
         proof = self._authenticator.check(username, rendering.text_field("password", password))
         if not proof:
-            return self._form(target, username, stays, error="That name and password do not go together.")
+            return self._form(sent_from, username, stays, error="That name and password do not go together.")
+        again = cherrypy.session.user == proof.user
         enter(proof, stays)
         log_event("sign-in", account=proof.user)
-        flash("You are signed in.", "success")
+        flash("Thank you, it is you. Nothing has been changed yet." if again else "You are signed in.", "success")
         if not kept and not _NAMED_BY_PAGES.isdisjoint(cherrypy.request.headers):
             # A browser that keeps no cookie would be sent back to the form for ever, and nobody told why. Nothing is
             # stored for that: the address says that the cookie is due, and opens nothing.
             target = f"/login?{urlencode({'next': target, 'cookie': 'due'})}"
         rendering.redirect(target)
 
-    def _form(self, target: str, username: str = "", stays: bool = False, error: str = "") -> bytes:
+    def _form(self, sent_from: str, username: str = "", stays: bool = False, error: str = "") -> bytes:
         if error and rendering.wants_json():
             raise cherrypy.HTTPError(403, error)
+        user, target = cherrypy.session.user, local_path(sent_from)
         return rendering.render(
             "login.html",
-            {"user": cherrypy.session.user},
+            {"user": user},
             lesson=self.lesson,
             status=403 if error else 200,
+            asks=user is None or bool(sent_from or error),
             username=username,
             target="" if target == HOME else target,
-            stays=stays,
+            stays=stays or cherrypy.session.remembered,
             staying=_how_long_one_stays(),
             error=error,
             hint=self._hint if csrf.from_this_machine() else None,

@@ -32,7 +32,7 @@ FORMS = {
     "/name": {"first": "Mallory", "last": "M"},
     "/login": {"username": "ada", "password": PASSWORD},
     "/account/password": {"current": PASSWORD, "new": NEW, "again": NEW, "end_others": "1"},
-    "/account/sessions": {"end": "others", "password": PASSWORD},
+    "/account/sessions": {"end": "others"},
 }
 FORMS = {path: FORMS[path] for path in mounted(FORMS)}
 # What each page of the other site does with the address that it is given.

@@ -72,7 +72,6 @@ def devices(page: Page) -> None:
     phone = Client(url, headers={"User-Agent": TELEPHONE})
     phone.post("/login", {"username": "ada", "password": PASSWORD})
     page.goto("/account/sessions")
-    page.get_by_label("Your password").fill(PASSWORD)
     press(page, "End all others")
     page.get_by_text("You are signed in on this device only.").wait_for()
     phone.post("/login", {"username": "ada", "password": PASSWORD})
