@@ -492,9 +492,8 @@ def test_the_file_of_the_accounts_belongs_to_the_site_too(
 
 def program(*args: str, **env: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "sessions", *args]
-    # Without USERS_URL its users are beside its sessions, and belong to whoever runs this.
-    own = environment({"USERS_URL": "", **env})
-    return subprocess.run(command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=60)
+    own = {"USERS_URL": os.environ["USERS_URL"]}  # which belong to whoever runs this
+    return subprocess.run(command, cwd=ROOT, env=environment(own | env), capture_output=True, text=True, timeout=60)
 
 
 def test_the_site_of_the_project_is_found_from_its_folder(tmp_path: Path) -> None:
@@ -533,6 +532,6 @@ def test_a_reader_who_has_seen_enough_is_no_error(tmp_path: Path) -> None:
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "wb") as closed:
-        env = environment({"STORAGE_PATH": str(tmp_path / "sessions"), "USERS_URL": ""})
+        env = environment({"STORAGE_PATH": str(tmp_path / "sessions"), "USERS_URL": os.environ["USERS_URL"]})
         ended = subprocess.run(command, cwd=ROOT, env=env, stdout=closed, stderr=subprocess.PIPE, timeout=60)
     assert (ended.returncode, ended.stderr) == (0, b"")
