@@ -1,33 +1,36 @@
 """Flash messages: what the site says once, on the page at the end of a redirect.
 
-They wait in the session, under a random token that is in the redirect's address: `/account?flash=q3VyZ…`. So two tabs
-each get their own, and a page whose address has no token does not ask for the session. Kept by the path that they are
-for, they did neither: two tabs may be sent to one path, and each page had to lock the session to look. A text in the
-address itself could be anybody's.
+They wait in the session, by the path that they are for, and a short-lived cookie of that path says that there are some.
+So a page that has none does not ask for the session, and two tabs that are sent to two pages each get their own. Of two
+that are sent to one page, the first to come gets what was said first. The cookie opens nothing and says nothing.
+
+Rejected: a token in the redirect's address, which is then in bookmarks, and no address that is promised any more; the
+text itself there, which could be anybody's.
 """
 
 from __future__ import annotations
 
-import re
 import secrets
-from urllib.parse import urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 import cherrypy
 
+from sessions.cookies import is_cookie_path, request_cookies, set_cookie
 from sessions.tool import current_session
 from web import rendering
 
 ROLES = {"success": "status", "info": "status", "warning": "alert", "error": "alert"}
 """How assistive technology announces each kind (WAI-ARIA 1.2): in its turn, or at once."""
 
-MOST = 4
+MOST = 5
 """Messages that wait in one session. Of more the oldest go, whose pages nobody has opened."""
 
 MOST_CHARACTERS = 200
 """Of one message."""
 
-_FIELD = "flash"  # in the address and in the session
-_TOKEN = re.compile(r"[\w-]{11}", re.ASCII)
+COOKIE = "flash"
+_SECONDS = 300  # that the cookie lives: a page that nobody has opened by then is not waited for
+_Message = tuple[str, str, str, str]  # a random name of the redirect that it came with, the path, the kind, the text
 
 
 def flash(text: str, kind: str = "info") -> None:
@@ -45,10 +48,9 @@ def flash(text: str, kind: str = "info") -> None:
 
 
 class Messages:
-    """The messages of one request: those it was sent to with, and those that it says itself."""
+    """The messages of one request: those that wait for its page, and those that it says itself."""
 
     def __init__(self) -> None:
-        self.token = ""
         self.said: list[tuple[str, str]] = []
         self._shown = False
 
@@ -61,54 +63,72 @@ class Messages:
         if request.method == "HEAD" or status >= 500 or "prefetch" in request.headers.get("Sec-Purpose", ""):
             return []
         self._shown = True
-        waiting = [(kind, text) for token, kind, text in self._waiting() if token == self.token]
+        waiting = [(kind, text) for _, _, kind, text in _for_here()] if _is_waited_for() else []
         return [(kind, ROLES[kind], text) for kind, text in waiting + self.said]
 
     def finish(self) -> None:
         """Forget what was shown, or let a redirect within the site take the messages with it."""
         request, response, status = cherrypy.serving.request, cherrypy.serving.response, _status()
-        if self._shown and (status < 300 or 400 <= status < 500) and (waiting := self._waiting()):
-            self._keep([one for one in waiting if one[0] != self.token])
-        if not 300 <= status < 400 or not (location := response.headers.get("Location")):
-            return
-        target = urlsplit(urljoin(f"{request.base}/", location))
-        if f"{target.scheme}://{target.netloc}" != request.base:
-            return
-        if self.said and current_session() is not None and not rendering.wants_json():
-            self.token = self.token or secrets.token_urlsafe(8)
-            self._keep([*self._waiting(), *((self.token, *one) for one in self.said)])
-        if self.token:
-            fields = [one for one in target.query.split("&") if one and not one.startswith(f"{_FIELD}=")]
-            query = "&".join([*fields, f"{_FIELD}={self.token}"])
-            response.headers["Location"] = target._replace(query=query).geturl()
+        if 300 <= status < 400 and (location := response.headers.get("Location")):
+            target = urlsplit(urljoin(f"{request.base}/", location))
+            if current_session() is not None and f"{target.scheme}://{target.netloc}" == request.base:
+                self._send_on(target.path)
+        elif self._shown and not 300 <= status < 400 and status < 500 and _is_waited_for():
+            _keep([one for one in _stored() if one not in _for_here()])
+            if not _for_here():
+                set_cookie(COOKIE, "", path=_cookie_path(_here()), max_age=0)
 
-    def _waiting(self) -> list[tuple[str, str, str]]:
-        session = current_session() if self.token else None
-        return [] if session is None else session.get(_FIELD, [])
+    def _send_on(self, path: str) -> None:
+        path, waiting = unquote(path), _for_here() if _is_waited_for() else []
+        texts = [(kind, text) for _, _, kind, text in waiting] + ([] if rendering.wants_json() else self.said)
+        if texts:
+            name = waiting[0][0] if waiting else secrets.token_hex(4)
+            others = [one for one in _stored() if one not in waiting]
+            _keep([*others, *((name, path, *one) for one in texts)])
+            set_cookie(COOKIE, "1", path=_cookie_path(path), max_age=_SECONDS)
 
-    @staticmethod
-    def _keep(messages: list[tuple[str, str, str]]) -> None:
-        if messages:
-            cherrypy.session[_FIELD] = messages[-MOST:]
-        else:
-            cherrypy.session.pop(_FIELD, None)
+
+def _is_waited_for() -> bool:
+    """Tell whether the browser says that there are messages for this page; without it the session is not asked."""
+    return current_session() is not None and any(name == COOKIE for name, _ in request_cookies())
+
+
+def _stored() -> list[_Message]:
+    found: list[_Message] = cherrypy.session.get(COOKIE, [])
+    return found
+
+
+def _for_here() -> list[_Message]:
+    """Return those for this page, of the redirect that came first."""
+    mine = [one for one in _stored() if one[1] == _here()]
+    return [one for one in mine if one[0] == mine[0][0]]
+
+
+def _keep(messages: list[_Message]) -> None:
+    if messages:
+        cherrypy.session[COOKIE] = messages[-MOST:]
+    else:
+        cherrypy.session.pop(COOKIE, None)
+
+
+def _here() -> str:
+    request = cherrypy.serving.request  # not cherrypy.url(), which adds a slash
+    return f"{request.script_name}{request.path_info}"
+
+
+def _cookie_path(path: str) -> str:
+    return quote(path, safe="/!$&'()*+,:=@") if is_cookie_path(path) else "/"  # as browsers write it
 
 
 class FlashTool(cherrypy.Tool):
-    """`cherrypy.tools.flash`: takes the token out of the fields of the address, before a page gets them."""
+    """`cherrypy.tools.flash`: looks for messages where the browser says that there are some."""
 
     def __init__(self) -> None:
-        super().__init__("before_handler", _read_token, name="flash", priority=10)
+        super().__init__("before_handler", lambda: None, name="flash")
 
     def _setup(self) -> None:
-        if f"{_FIELD}=" in cherrypy.serving.request.query_string:
-            super()._setup()
-
-
-def _read_token() -> None:
-    token = cherrypy.serving.request.params.pop(_FIELD, "")
-    if isinstance(token, str) and _TOKEN.fullmatch(token):
-        _of_request().token = token
+        if f"{COOKIE}=" in cherrypy.serving.request.headers.get("Cookie", ""):
+            _of_request()
 
 
 def _of_request() -> Messages:
@@ -126,4 +146,4 @@ def _status() -> int:
 
 cherrypy.tools.flash = FlashTool()
 TOOL = {"tools.flash.on": True}
-"""The configuration of [/]: a page that is sent to with a token would refuse that field."""
+"""The configuration of [/]."""

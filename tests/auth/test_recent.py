@@ -54,7 +54,7 @@ def test_an_hour_after_the_sign_in_no_session_is_ended_before_the_password_is_ty
     assert end_others(stale).redirects_to == ASKED
     assert (phone.user(), stale.user()) == ("ada", "ada")
     back = stale.sign_in(PASSWORD, next=LIST)
-    assert back.redirects_to == LIST and NOTHING_YET in stale.get(back.leads_to).text
+    assert back.redirects_to == LIST and NOTHING_YET in stale.get(back.redirects_to).text
     assert stale.cookies != before, "a proof gives a new id"
     assert phone.user() == "ada", "the form is not sent again"
     assert end_others(stale).redirects_to == LIST
@@ -115,7 +115,7 @@ def test_it_all_works_below_the_path_of_a_proxy() -> None:
         asked = client.post(f"/demo{LIST}", OTHERS, Referer=f"{site.url}/demo{LIST}")
         assert asked.redirects_to == f"/demo{ASKED}"
         back = client.post("/demo/login", form)
-        assert back.redirects_to == f"/demo{LIST}" and NOTHING_YET in client.get(back.leads_to).text
+        assert back.redirects_to == f"/demo{LIST}" and NOTHING_YET in client.get(back.redirects_to).text
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------

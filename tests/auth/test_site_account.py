@@ -276,7 +276,7 @@ def test_a_password_form_that_is_sent_again_leads_to_where_the_first_one_did(sma
         for client in (desk, before):
             changed = client.post("/account/password", form)
             assert changed.redirects_to == "/account"
-            assert "Your password was changed." in client.get(changed.leads_to).text
+            assert "Your password was changed." in client.get(changed.redirects_to).text
         assert before.user() == "grace" and before.count() == 2
         assert before.post("/account/password", {"current": NEW, "new": PASSWORD, "again": PASSWORD}).status == 303
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from tests.conftest import PASSWORD, scripts_or_none
@@ -34,10 +33,20 @@ def test_a_message_is_shown_once_and_takes_no_focus(new_page: NewPage, scripts: 
     expect(page.get_by_role("status")).to_have_count(0)
 
 
-def test_a_script_lets_it_be_announced_and_takes_the_token_out_of_the_address(page: Page) -> None:
+def test_a_script_lets_it_be_announced(page: Page) -> None:
     page.add_init_script(WATCH)
     with page.expect_console_message(lambda message: message.text == "new in status"):
         page.goto("/login")
         sign_in(page, PASSWORD)
     expect(page.get_by_role("status")).to_have_text("You are signed in.")
-    expect(page).to_have_url(re.compile("/account$"))
+
+
+def test_two_tabs_each_get_their_own(new_page: NewPage) -> None:
+    first = new_page()
+    first.goto("/login")
+    second = first.context.new_page()
+    second.goto("/counter")
+    sign_in(first, PASSWORD)
+    press(second, "Start again")
+    expect(first.get_by_role("status")).to_have_text("You are signed in.")
+    expect(second.get_by_role("status")).to_have_text("The count is forgotten.")

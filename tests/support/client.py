@@ -81,13 +81,7 @@ class Response:
 
     @property
     def redirects_to(self) -> str:
-        """Where it leads within the site, whatever it has to say there; AssertionError when it leaves the site or does
-        not redirect."""
-        return re.sub(r"[?&]flash=[\w-]+$", "", self.leads_to)
-
-    @property
-    def leads_to(self) -> str:
-        """The same as it stands, with the token of its flash messages."""
+        """Where it leads within the site; AssertionError when it leaves the site or does not redirect."""
         assert self.status == 303, (self.status, self.text)
         target, own = urlsplit(self.headers["location"]), urlsplit(self.url)
         assert (target.scheme, target.netloc) == (own.scheme, own.netloc), self.headers["location"]
