@@ -270,6 +270,8 @@ def _write_others() -> None:
 
 
 def _write_redis() -> None:
+    if (GOLDEN / "redis.json").exists():
+        return
     store, found = store_with(RedisStore(url=redis().url)), {}
     with driver.Redis(port=redis().port, protocol=2, decode_responses=True) as client:
         for key, record in records(store).items():

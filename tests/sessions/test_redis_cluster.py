@@ -9,6 +9,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from redis.crc import key_slot
 
 from services import free_port
 from services.redis import Redis
-from sessions import ConfigError, Unavailable
+from sessions import ConfigError, Store, Unavailable
 from sessions.backends import lease
 from sessions.backends.redis import _CONNECT, ANSWER, RedisStore, name_of
 from sessions.backends.redis.server import _REDIRECTING, _REDIRECTS, _SLOTS
@@ -27,7 +28,7 @@ from sessions.testing import LONG, NAMESPACE, Factory, add_one, count_of, hearin
 from tests.sessions import test_contract
 from tests.support.backends import redis
 from tests.support.members import Browser, SignInApp, sign_in_app
-from tests.support.outages import fresh, refused
+from tests.support.outages import fresh, paused, refused
 from tests.support.process import wait_until
 from tests.support.redis_cluster import RedisCluster
 
@@ -101,8 +102,15 @@ class TestContract(test_contract.TestRedis):
     @pytest.fixture
     def factory(self, healthy: RedisCluster, monkeypatch: pytest.MonkeyPatch) -> Factory:
         healthy.empty()
+        self.cluster = healthy
         monkeypatch.setattr(lease, "SECONDS", lease.SECONDS)
         return partial(test_contract.ShortRedisLease, healthy.url)
+
+    @contextmanager
+    def outage(self, store: Store) -> Iterator[None]:
+        with paused(*self.cluster.servers):
+            yield
+        self.cluster.wait_until_agreed()
 
 
 # ---------------------------------------------------------------- options and start

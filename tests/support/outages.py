@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from services.postgresql import Postgresql
+from services.server import Server
 from sessions import Record, Unavailable
 from sessions.testing import a_record
 from tests.support.client import Client
+from tests.support.process import wait_until
 
 HOUR = 3600
 
@@ -35,3 +39,16 @@ def page(visitor: Client, path: str, status: int) -> str:
         assert answer.set_cookie == []
         assert "127.0.0.1" not in answer.text
     return answer.text
+
+
+@contextmanager
+def paused(*servers: Server | Postgresql) -> Iterator[None]:
+    """Stop servers with SIGSTOP for the length of a block."""
+    for server in servers:
+        server.pause()
+    try:
+        yield
+    finally:
+        for server in servers:
+            server.resume()
+        wait_until(lambda: all(server.answers() for server in servers))

@@ -26,8 +26,6 @@ class RedisCluster:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self.servers: list[Redis] = []
-        for _ in range(6):
-            self._add()
 
     def _add(self) -> Redis:
         folder = self._folder / str(len(self.servers))
@@ -39,6 +37,7 @@ class RedisCluster:
             "--cluster-allow-replica-migration", "no", "--repl-diskless-sync-delay", "0",
         ])  # fmt: skip
         self.servers.append(server)
+        server.start()  # at once: somebody else may take its ports
         return server
 
     @property
@@ -48,10 +47,10 @@ class RedisCluster:
 
     def start(self) -> None:
         """Start them, and wait until each knows all others and each replica has what its server has."""
-        for server in self.servers:
-            server.start()
+        for _ in range(6):
+            self._add()
         self.run("create", *(server.address for server in self.servers), "--cluster-replicas", "1")
-        self._wait_until_agreed()
+        self.wait_until_agreed()
         wait_until(lambda: sum("master_link_status:up" in self.ask(one, "INFO") for one in self.servers) == 3)
         self.empty()  # a replica whose link is up may not be sent anything yet, and would take over with nothing
         wait_until(lambda: all(map(self._has_replica, self.servers[:3])))
@@ -59,9 +58,8 @@ class RedisCluster:
     def grow(self) -> Redis:
         """Add a server without slots, which nobody was told of."""
         server = self._add()
-        server.start()
         self.run("add-node", server.address, self.servers[0].address)
-        self._wait_until_agreed()
+        self.wait_until_agreed()
         return server
 
     def run(self, command: str, *args: str) -> None:
@@ -75,7 +73,8 @@ class RedisCluster:
         written, confirmed = re.search(r"master_repl_offset:(\d+)", said), re.search(r"online,offset=(\d+)", said)
         return bool(written and confirmed and written[1] == confirmed[1] != "0")
 
-    def _wait_until_agreed(self) -> None:
+    def wait_until_agreed(self) -> None:
+        """Wait until each knows all others, and that the cluster is well."""
         wanted = f"cluster_known_nodes:{len(self.servers)}"
         for server in self.servers:
             wait_until(lambda one=server: {wanted, "cluster_state:ok"} <= {*self.ask(one, "CLUSTER", "INFO").split()})
