@@ -15,7 +15,8 @@ A backend of your own is tested with a handful of lines and pytest:
 
 What the class declares in its `capabilities` decides which tests there are, and these prove it. The factory must be
 picklable, for other processes open the store too; without one, `store_class` is called. Override `damage` if a record
-can be unreadable in your store, and a test that cannot hold for it, with the reason.
+can be unreadable in your store, `outage` if it has a server, `lose_lock` if that can forget a lock, and a test that
+cannot hold for it, with the reason.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from .record import Record
 from .store import Capabilities, Hold, Store
 
 Factory = Callable[[], Store]
+T = TypeVar("T")
 Test = TypeVar("Test", bound=Callable[..., None])
 
 NOW = 2_000_000_000.0  # the tests' own clock begins here: no store may look at another
@@ -105,6 +107,18 @@ def add_one(store: Store, key: str, times: int, seconds: float = 0) -> list[int]
         time.sleep(seconds)
         assert hold.commit(hold.record._replace(data=codec.encode({"n": n + 1})))
     return waits
+
+
+def when_it_answers(call: Callable[[], T]) -> T:
+    """Return what a call does, again and again while another thread finds out whether the server is back."""
+    end = time.monotonic() + LONG
+    while True:
+        try:
+            return call()
+        except Unavailable:
+            if time.monotonic() > end:
+                raise
+            time.sleep(SHORT)
 
 
 @contextmanager
@@ -179,7 +193,8 @@ def _hold_until_killed(factory: Factory, key: str, held: Any) -> None:
 
 def needs(*capabilities: str, absent: bool = False) -> Callable[[Test], Test]:
     """Collect a test only for a backend that declares all of these, or with `absent` for one that declares none. There
-    are two more: 'damage', of a subclass that can damage a record, and 'scan', of a backend that can list them all."""
+    are four more: 'damage', 'outage' and 'lose_lock', of a subclass that overrides the method of that name, and 'scan',
+    of a backend that can list them all."""
 
     def mark(test: Test) -> Test:
         test.__dict__.setdefault("needs", []).extend((name, not absent) for name in capabilities)
@@ -209,14 +224,22 @@ class StoreContract:
 
     @classmethod
     def _can(cls, capability: str) -> bool:
-        if capability == "damage":
-            return cls.damage is not StoreContract.damage
+        if capability in ("damage", "outage", "lose_lock"):
+            return getattr(cls, capability) is not getattr(StoreContract, capability)
         if capability == "scan":
             return cls.store_class.scan is not Store.scan
         return bool(getattr(cls.capabilities, capability))
 
     def damage(self, store: Store, key: str) -> None:
         """Make the stored record of `key` unreadable."""
+
+    @contextmanager
+    def outage(self, store: Store) -> Iterator[None]:
+        """Stop the server for a block, as SIGSTOP does: it takes commands, and answers when it goes on."""
+        yield
+
+    def lose_lock(self, hold: Hold) -> None:
+        """Let the server forget the lock of a hold, as one that restarts does, or that has not heard of it for long."""
 
     @pytest.fixture
     def factory(self) -> Factory:
@@ -456,6 +479,53 @@ class StoreContract:
             ask()
         assert asked == [key]
         store.acquire(key, SHORT).release()
+
+    @needs("outage")
+    def test_while_its_server_is_stopped_a_store_is_unavailable_in_bounded_time(self, store: Store) -> None:
+        """And afterwards the sessions are there: rule 15. Commands that were not answered may be done then."""
+        keys = [stored(store, a_record({"n": 1}, user="ada")) for _ in range(3)]
+        held, freed = store.acquire(keys[0], LONG), store.acquire(keys[1], LONG)
+        calls: dict[str, Callable[[], object]] = {
+            "commit": lambda: held.commit(a_record({"n": 2}, user="ada")),
+            "load": lambda: store.load(keys[2]),
+            "load_all": lambda: store.load_all(keys),
+            "acquire": lambda: store.acquire(keys[2], LONG),
+            "create": lambda: stored(store),
+            "ping": store.ping,
+        }
+        with ThreadPoolExecutor(1) as pool, self.outage(store):  # which ends before what still waits for it
+            for name, call in calls.items():
+                with pytest.raises(Unavailable):
+                    pool.submit(call).result(LONG)
+                    pytest.fail(f"{name} did not notice")
+            pool.submit(freed.release).result(LONG)  # the page has what it needs
+        assert when_it_answers(lambda: [count_of(store.load(key)) for key in keys]) in ([1, 1, 1], [2, 1, 1])
+        for key in keys:
+            add_one(store, key, 1)
+
+    @needs("lose_lock")
+    @pytest.mark.parametrize("meanwhile", ["saved", "held", "deleted"])
+    def test_a_save_after_its_lock_was_lost_takes_nothing_from_another_process(
+        self, store: Store, factory: Factory, meanwhile: str
+    ) -> None:
+        key = stored(store, a_record({"n": 0}))
+        late = store.acquire(key, LONG)
+        with closing(opened(factory, store.clock)) as other:
+            self.lose_lock(late)
+            if meanwhile == "deleted":
+                other.delete(key)
+            elif meanwhile == "saved":
+                add_one(other, key, 1)
+            hold = other.acquire(key, LONG)
+            try:
+                saved = late.commit(a_record({"n": 2}))
+            except Unavailable:  # which says it, too
+                saved = False
+            assert not saved or meanwhile == "held", "the other one's save is lost, or the session is back"
+            assert hold.commit(a_record({"n": 1})) is (not saved and meanwhile != "deleted"), (
+                "both were told of success"
+            )
+        assert count_of(store.load(key)) == (-1 if meanwhile == "deleted" else 2 if saved else 1)
 
     @needs("locks_threads", absent=True)
     def test_a_store_without_locks_lets_nobody_wait(self, store: Store) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from contextlib import closing
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,18 +13,20 @@ from typing import Any
 import pytest
 
 from pages import sqlite_sessions
-from sessions import Capabilities, Record, Store, Unavailable
+from sessions import Capabilities, Record, Store, Unavailable, testing
 from sessions.backends import lease
 from sessions.backends.cookie import CookieStore
 from sessions.backends.file import FileStore
 from sessions.backends.functions import FunctionStore
 from sessions.backends.memcached import MemcachedStore
-from sessions.backends.postgresql import PostgresqlStore
+from sessions.backends.postgresql import PostgresqlHold, PostgresqlStore
 from sessions.backends.ram import RamStore
 from sessions.backends.redis import RedisStore, name_of
+from sessions.store import Hold
 from sessions.testing import LONG, NOW, Clock, Factory, StoreContract, a_record, commit, needs, opened, stored
 from tests.support.application import logged
 from tests.support.backends import SECRET, memcached, postgresql, redis, table_of
+from tests.support.outages import paused
 
 
 class TestRam(StoreContract):
@@ -118,6 +122,15 @@ class TestMemcached(StoreContract):
         assert isinstance(store, MemcachedStore)
         store.server(key).send(b"ms sessions:%b 3 T60\r\n???" % key.encode())
 
+    @contextmanager
+    def outage(self, store: Store) -> Iterator[None]:
+        with paused(memcached()):
+            yield
+
+    def lose_lock(self, hold: Hold) -> None:
+        assert isinstance(hold._store, MemcachedStore)
+        hold._store.server(hold.key).send(b"md sessions:%b:lock" % hold.key.encode())
+
 
 class TestPostgresql(StoreContract):
     store_class = PostgresqlStore
@@ -129,6 +142,24 @@ class TestPostgresql(StoreContract):
     def damage(self, store: Store, key: str) -> None:
         assert isinstance(store, PostgresqlStore)
         store.pool.query(f"UPDATE {store._table} SET format = 99 WHERE key = %s", key)  # noqa: S608 -- a test's table
+
+    @contextmanager
+    def outage(self, store: Store) -> Iterator[None]:
+        assert isinstance(store, PostgresqlStore)
+        usual, store.pool._server_timeout, store.pool._pool.timeout = (
+            store.pool._server_timeout,
+            0.3,
+            0.3,
+        )  # for each call
+        try:
+            with paused(postgresql()):
+                yield
+        finally:
+            store.pool._server_timeout = store.pool._pool.timeout = usual
+
+    def lose_lock(self, hold: Hold) -> None:
+        assert isinstance(hold, PostgresqlHold)
+        hold._store.pool.query("SELECT pg_terminate_backend(%s)", hold._connection.info.backend_pid)
 
 
 class ShortRedisLease(RedisStore):
@@ -151,6 +182,16 @@ class TestRedis(StoreContract):
     def damage(self, store: Store, key: str) -> None:
         assert isinstance(store, RedisStore)
         store._servers.ask("damage", (name_of(key), ("HSET", name_of(key), "record", b"???"), ()))
+
+    @contextmanager
+    def outage(self, store: Store) -> Iterator[None]:
+        with paused(redis()):
+            yield
+
+    def lose_lock(self, hold: Hold) -> None:
+        assert isinstance(hold._store, RedisStore)
+        name = name_of(hold.key)
+        hold._store._servers.ask("forget", (name, ("HDEL", name, "holder", "until"), ()))
 
 
 class OwnStore(Store):
@@ -222,6 +263,62 @@ def test_each_test_of_the_contract_is_collected_for_some_backend() -> None:
     classes.remove(StoreContract)
     for name in vars(StoreContract):
         assert any(getattr(cls, name) is not None for cls in classes), name
+
+
+class Careless(OwnStore):
+    """Shares its records with another process without a lock, and has a server that can be stopped."""
+
+    def __init__(self, ask: Callable[[], object], records: dict[str, bytes]) -> None:
+        super().__init__()
+        self.ask, self.records = ask, records
+
+    def load(self, key: str) -> Record | None:
+        self.ask()
+        return super().load(key)
+
+    def save(self, key: str, record: Record) -> None:
+        self.ask()
+        super().save(key, record)
+
+
+def test_the_contract_notices_an_error_of_a_driver_a_wait_without_an_end_and_a_save_without_the_lock(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    causes, end, clock = list[Callable[[], object]](), threading.Event(), Clock()
+    factory: Factory = partial(Careless, lambda: [cause() for cause in causes], {})
+
+    def reset() -> None:
+        raise ConnectionResetError("by peer")
+
+    class Contract(StoreContract):
+        store_class = Careless
+        cause = staticmethod(reset)
+
+        @contextmanager
+        def outage(self, store: Store) -> Iterator[None]:
+            causes.append(self.cause)
+            try:
+                yield
+            finally:
+                causes.clear()
+                end.set()
+
+        def lose_lock(self, hold: Hold) -> None:
+            pass
+
+    contract = Contract()
+    stop = contract.test_while_its_server_is_stopped_a_store_is_unavailable_in_bounded_time
+    lose = contract.test_a_save_after_its_lock_was_lost_takes_nothing_from_another_process
+    with pytest.raises(ConnectionResetError, match="by peer"):
+        stop(opened(factory, clock))
+    with monkeypatch.context() as patch, pytest.raises(TimeoutError):
+        patch.setattr(contract, "cause", end.wait, raising=False)
+        patch.setattr(testing, "LONG", 0.05)
+        end.clear()
+        stop(opened(factory, clock))
+    for meanwhile in ("saved", "held", "deleted"):
+        with pytest.raises(AssertionError):
+            lose(opened(factory, clock), factory, meanwhile)
 
 
 def test_a_capability_that_does_not_exist_is_an_error_and_not_a_test_that_is_never_run() -> None:
