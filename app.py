@@ -40,7 +40,7 @@ COMMANDS = ("new FOLDER", *commands.FORMS)
 def build(site: Site) -> cherrypy.Application:
     """Make the site: every page has one line here, and can be taken out with it."""
     accounts = demo.open_accounts(site)
-    authenticator = Authenticator(accounts, Throttle())
+    authenticator = Authenticator(accounts, Throttle(site.config["/"]))
 
     root = Tour()  # at /
     root.login = Login(authenticator, site.hint)  # at /login, and so on

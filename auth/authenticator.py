@@ -10,7 +10,7 @@ from cherrypy.lib.httputil import parse_query_string
 
 from auth.accounts import Accounts, Proof
 from auth.names import folded
-from auth.throttle import Throttle
+from auth.throttle import Attempt, Throttle
 from sessions.events import log_event
 from web import csrf
 
@@ -48,35 +48,49 @@ class Authenticator:
         self._accounts, self._throttle = accounts, throttle
         self._noted = False
 
+    def attempt(self, purpose: str, name: str) -> Attempt:
+        """Count what the visitor is about to try at an account, before it is checked (OWASP ASVS 5.0, 6.3.1). Call
+        `succeeded()` of what is returned when it was right, which gives the try back.
+
+        Args:
+            purpose: "password", "code", "reset" or "sign-up", see auth.throttle.ACCOUNT.
+            name: of the account, or an e-mail address, as it was typed; tries at it count together, however it was.
+
+        Raises:
+            TooManyTries: 429, and nothing is to be checked.
+        """
+        address = csrf.address_of(cherrypy.serving.request.remote.ip)
+        if address is None and not self._noted:
+            self._noted = True
+            cherrypy.log(_NO_ADDRESS, "SITE", logging.WARNING)
+        attempt = self._throttle.attempt(purpose, folded(name), address)
+        if attempt.wait:
+            log_event("too many tries", level=logging.WARNING, account=self._known(name), purpose=purpose)
+            raise TooManyTries(attempt.wait)
+        return attempt
+
     def check(self, name: str, password: str) -> Proof | None:
-        """Return the proof that the password is that of the account, or None (OWASP ASVS 5.0, 6.3.1, 16.3.1). `name` is
-        as it was typed; tries at an account count together, however it was.
+        """Return the proof that the password is that of the account, or None (OWASP ASVS 5.0, 16.3.1).
 
         Raises:
             TooManyTries: 429, nothing was checked.
             sessions.Unavailable: the accounts do not answer; it does not count as a try. The page is a 503.
         """
-        known = csrf.address_of(cherrypy.serving.request.remote.ip)
-        address = str(known) if known else None
-        # People type their password as the name at times: only a name that exists may stand in the log.
-        account, name = self._accounts.registered(name) or "(unknown)", folded(name)
-        if address is None and not self._noted:
-            self._noted = True
-            cherrypy.log(_NO_ADDRESS, "SITE", logging.WARNING)
-        wait = self._throttle.attempt(name, address)
-        if wait:
-            log_event("sign-in refused: too many tries", level=logging.WARNING, account=account)
-            raise TooManyTries(wait)
+        attempt = self.attempt("password", name)
         try:
             proof = self._accounts.verify(name, password)
         except BaseException:
-            self._throttle.withdrawn(name, address)
+            attempt.withdrawn()
             raise
         if proof:
-            self._throttle.succeeded(name, address)
+            attempt.succeeded()
         else:
-            log_event("sign-in refused: wrong name or password", level=logging.WARNING, account=account)
+            log_event("sign-in refused: wrong name or password", level=logging.WARNING, account=self._known(name))
         return proof
+
+    def _known(self, typed: str) -> str:
+        """People type their password as the name at times: only a name that exists may stand in the log."""
+        return self._accounts.registered(typed) or "(unknown)"
 
 
 def refuse_passwords_in_address() -> None:
@@ -96,4 +110,6 @@ def refuse_passwords_in_address() -> None:
 def _in_words(seconds: int) -> str:
     if seconds == 1:
         return "a second"
-    return f"{seconds} seconds" if seconds < 90 else f"{math.ceil(seconds / 60)} minutes"
+    if seconds < 90:
+        return f"{seconds} seconds"
+    return f"{math.ceil(seconds / 60)} minutes" if seconds < 90 * 60 else f"{math.ceil(seconds / 3600)} hours"

@@ -23,6 +23,7 @@ from unittest.mock import patch
 
 import app
 import sessions
+from auth import throttle
 from sessions import events
 from sessions.old_names import TABLE
 from sessions.options import Settings, parse, store_options
@@ -81,7 +82,8 @@ _WHEN = {  # what is logged by `log_event`
     "sign-in": "somebody signed in",
     "sign-in refused: wrong name or password": "at the form, or where the password is asked for again. A name without "
     "an account is not written: it may be a password",
-    "sign-in refused: too many tries": "the throttle answered 429",
+    "too many tries": "the answer was 429; `purpose=` says at what: password, code, reset or sign-up",
+    "tries are counted in this process alone": "the server of the sessions does not answer; once, until it does again",
     "sign-out": "somebody signed out",
     "password changed": "by its owner",
     "password not changed: it was changed meanwhile": "two changes at once: the second had proved the old one only",
@@ -188,6 +190,16 @@ def limits() -> str:
         minutes = [given.get(f"tools.sessions.{name}", default[name]) for name in names]
         rows.append([who, *(f"{number} minutes" for number in minutes), ", ".join(f"`{name}`" for name in names)])
     return table(["", "Idle", "At most", "Options"], rows)
+
+
+def guessing() -> str:
+    """How often something may be tried, and what that leaves an attacker."""
+    who = ["One IPv4 address, or a /64 of IPv6", "A /56", "A /48"]
+    rows = [[name, "anything, at all accounts", limit] for name, limit in zip(who, throttle.ADDRESS, strict=True)]
+    rows.append(["One address, or a /48, at one account", "password, before those of the next line", throttle.PAIR])
+    rows += [["All addresses at one account", purpose, limit] for purpose, limit in throttle.ACCOUNT.items()]
+    limits = [[name, what, f"{limit.amount} per {limit.GRANULARITY.name}"] for name, what, limit in rows]
+    return f"{table(['Who', 'Tries what', 'At most'], limits)}\n\n{str(throttle.__doc__).partition(chr(10) * 2)[2]}"
 
 
 def production() -> str:
@@ -314,8 +326,8 @@ def _costs() -> dict[str, list[str]]:
 
 MAKERS: dict[str, Callable[..., str]] = {
     "backend-options": backend_options, "backends": backends, "capabilities": capabilities, "commands": commands,
-    "events": event_table, "example": example, "figures": figures, "limits": limits, "log": log, "messages": messages,
-    "old-names": old_names, "options": options, "production": production, "variables": variables,
+    "events": event_table, "example": example, "figures": figures, "guessing": guessing, "limits": limits, "log": log,
+    "messages": messages, "old-names": old_names, "options": options, "production": production, "variables": variables,
 }  # fmt: skip
 
 
