@@ -22,8 +22,9 @@ class Redis(Server):
         return ["--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
 
     def answered_by(self) -> int:
-        found = re.search(rb"\r\nprocess_id:(\d+)\r\n", self.ask(b"INFO server\r\n"))
-        return int(found[1]) if found else 0
+        said = self.ask(b"INFO server persistence\r\n")
+        found = re.search(rb"\r\nprocess_id:(\d+)\r\n", said)
+        return int(found[1]) if found and b"\r\nloading:0\r\n" in said else 0  # else it reads what it had written
 
     def empty(self) -> None:
         """Drop everything that it keeps."""
