@@ -50,6 +50,7 @@ _STEPS: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "compared": lambda d: "Compared with what was loaded: " + ("something changed." if d["changed"] else "the same."),
     "saved": lambda d: _SAVED[d["how"]].format(_size(d)),
     "moved": lambda d: f"The session has a new id. The old one, whose reference is {d['before']}, is dead.",
+    "taken_over": lambda d: "The session has come from the former store, and is in this one from now on.",
     "unsaved": lambda d: f"Not saved: {d['why']}.",
     "lost": lambda d: "Not saved: another request has ended the session meanwhile, and it must not come back.",
     "failed": lambda d: f"The store could not do it: {d['why']}.",

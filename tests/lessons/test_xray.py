@@ -41,6 +41,8 @@ def steps(shown: str) -> list[str]:
 
 @every_profile
 def test_it_shows_what_the_request_did_and_what_the_store_has(visitor: CheckedClient, profile: str) -> None:
+    first = CheckedClient(visitor.url)
+    assert [first.count(), first.count()] == [1, 2], "a server of Redis is sent each script once"
     assert steps(xray(visitor.get("/counter").text)) == ["cookie", "handler", "answered", "saved", "cookie_set"]
     shown = xray(visitor.get("/counter").text)
     life = ["cookie", "handler", "asked", "locked", "loaded", "answered", "compared", "saved", "unlocked"]

@@ -93,7 +93,7 @@ def test_a_session_cookie_that_the_browser_refuses_is_told(
     """By another name than this machine's, to which browsers make an exception."""
     users = {"ada": line(PASSWORD, RFC_9106_LOW_MEMORY)}
     with (
-        Site("ram", config={"/": options, "users": users}) as site,
+        Site("ram", config={"/": options}, users=users) as site,
         browser.new_context(base_url=f"http://{OTHER_HOST}:{site.port}") as context,
     ):
         page = context.new_page()

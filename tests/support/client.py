@@ -13,7 +13,7 @@ import re
 import socket
 import ssl
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Self
 from urllib.parse import unquote, urlencode, urlsplit
@@ -53,7 +53,8 @@ class Response:
     Attributes:
         url: the site that was asked.
         headers: by their names in lower case.
-        set_cookie: the Set-Cookie lines.
+        set_cookie: the Set-Cookie lines, but for those of flash messages (web/flash.py).
+        flashes: the paths for which messages wait now; a path that begins with "-" is one for which none do any more.
     """
 
     url: str
@@ -61,6 +62,7 @@ class Response:
     headers: dict[str, str]
     set_cookie: list[str]
     body: bytes
+    flashes: list[str] = field(default_factory=list)
 
     @property
     def text(self) -> str:
@@ -114,6 +116,7 @@ class Client:
         self.cookies, self.headers = dict(cookies or {}), dict(headers or {})
         self._tls, self._keep = tls, keep
         self._connection: http.client.HTTPConnection | None = None
+        self._flashes: set[str] = set()  # the paths of the cookies that are for one page each
 
     def get(self, path: str = "/", **headers: str) -> Response:
         """Ask for a page; in the names of headers an underscore is a hyphen."""
@@ -136,8 +139,9 @@ class Client:
         """
         sent = [*(headers.items() if isinstance(headers, Mapping) else headers or [])]
         usual = dict(self.headers)
-        if self.cookies:
-            usual["Cookie"] = self.cookie
+        jar = [*([self.cookie] if self.cookies else []), *self._flash_cookie(path)]
+        if jar:
+            usual["Cookie"] = "; ".join(jar)
         if body is not None:
             usual["Content-Type"] = "application/x-www-form-urlencoded"
         given = {name.lower() for name, _ in sent}
@@ -145,6 +149,8 @@ class Client:
         content = body.encode() if isinstance(body, str) else body
         leaks.recorder.sent(sent, content)
         response = self._response(method, path, *self._exchange(method, path, content, sent))
+        self._flashes |= set(response.flashes)
+        self._flashes -= {one for path in response.flashes if path[0] == "-" for one in (path, path[1:])}
         for name, morsel in response.cookies.items():
             if morsel["max-age"] == "0":
                 self.cookies.pop(name, None)
@@ -152,9 +158,15 @@ class Client:
                 self.cookies[name] = morsel.coded_value
         return response
 
+    def _flash_cookie(self, path: str) -> list[str]:
+        """Return what a browser sends of a page for which messages wait; the mount of the site comes before `path`."""
+        page = path.partition("?")[0]
+        return ["flash=1"] if any(one.endswith(page) and page for one in self._flashes) else []
+
     def twin(self) -> Self:
         """Return somebody who has got hold of the same cookies."""
         twin = copy.copy(self)
+        twin._flashes = set(self._flashes)
         twin.cookies, twin.headers, twin._connection = dict(self.cookies), dict(self.headers), None
         return twin
 
@@ -199,7 +211,10 @@ class Client:
     def _response(self, method: str, path: str, status: int, fields: Fields, body: bytes) -> Response:
         leaks.recorder.answered(f"{method} {path}", fields, body)
         lines = [value for name, value in fields if name.lower() == "set-cookie"]
-        return Response(self.url, status, {name.lower(): value for name, value in fields}, lines, body)
+        mine = [line for line in lines if not line.startswith("flash=")]
+        flashes = [("-" if "Max-Age=0" in line else "") + line.partition("Path=")[2].partition(";")[0]
+                   for line in lines if line not in mine]  # fmt: skip
+        return Response(self.url, status, {name.lower(): value for name, value in fields}, mine, body, flashes)
 
 
 class WsgiClient(Client):
