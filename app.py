@@ -24,10 +24,13 @@ import cherrypy
 import sessions
 from auth import commands, demo
 from auth.authenticator import Authenticator
+from auth.second_factor import SecondFactor
 from auth.throttle import Throttle
 from pages.account import Account, Devices, Password
+from pages.code import Code
 from pages.health import Health
 from pages.login import Login, Logout
+from pages.second_factor import SecondFactorPage
 from pages.tour import Tour
 from web import start, starter
 from web.production import check
@@ -40,13 +43,15 @@ COMMANDS = ("new FOLDER", *commands.FORMS)
 def build(site: Site) -> cherrypy.Application:
     """Make the site: every page has one line here, and can be taken out with it."""
     accounts = demo.open_accounts(site)
-    authenticator = Authenticator(accounts, Throttle(site.config["/"]))
+    authenticator, factor = Authenticator(accounts, Throttle(site.config["/"])), SecondFactor(accounts.database)
 
     root = Tour()  # at /
     root.login = Login(authenticator, site.hint)  # at /login, and so on
+    root.login.code = Code(accounts, authenticator, factor)
     root.logout = Logout()
     root.account = Account()
-    root.account.password = Password(accounts, authenticator)
+    root.account.password = Password(accounts, authenticator, factor)
+    root.account.second_factor = SecondFactorPage(factor)
     root.account.sessions = Devices()
     root.healthz = Health()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import time
 from collections.abc import Callable
@@ -42,11 +43,18 @@ class Proof(NamedTuple):
         user: the account.
         moment: epoch seconds at which the hash was looked up. What is revoked after that was proved too early.
         hash: that the password fits.
+        second_factor: whether the account has one, so that a code has to follow.
     """
 
     user: str
     moment: float
     hash: str
+    second_factor: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What tells this password from a later one, and nothing else of it."""
+        return hashlib.sha256(self.hash.encode()).hexdigest()[:16]
 
 
 class Accounts:
@@ -105,6 +113,14 @@ class Accounts:
         if proof.moment > self._clock() + _AHEAD:
             log_event("the last revocation is ahead of the clock", level=logging.WARNING, account=proof.user)
         return proof
+
+    def recall(self, user: str, moment: float, mark: str) -> Proof | None:
+        """Return the proof of a while ago that had this moment and mark; None if it is worth nothing now: the password
+        was changed since, or the sessions of the account were ended."""
+        since, proof = self.valid_since(user), self._proof(user)
+        if proof is None or since is None or since > moment or proof.mark != mark:
+            return None
+        return proof._replace(moment=moment)
 
     def add(self, name: str, password: str, email: str | None = None) -> Proof:
         """Add an account, and return the proof with which its owner can sign in at once; see weakness() before.
@@ -198,7 +214,10 @@ class Accounts:
         now = self._clock()
         known = users.c.folded == folded(name), _ENABLED, self._is_ours
         found = self.database.rows(select(users).where(*known).with_for_update(read=True))
-        return Proof(found[0].name, max(now, found[0].valid_since), found[0].hash) if found else None
+        if not found:
+            return None
+        row = found[0]
+        return Proof(row.name, max(now, row.valid_since), row.hash, row.totp_secret is not None)
 
     def _renewed(self, proof: Proof, password: str) -> str:
         """Replace a hash unless it has changed meanwhile; return the one that the password fits. The visitor is let in

@@ -1,9 +1,11 @@
-"""The one place where a password is checked: for signing in, and for every step that asks for it once more."""
+"""The one place where a password or a code is checked: to sign in, and for every step that asks for it once more."""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
+from typing import TypeVar
 
 import cherrypy
 from cherrypy.lib.httputil import parse_query_string
@@ -14,12 +16,14 @@ from auth.throttle import Attempt, Throttle
 from sessions.events import log_event
 from web import csrf
 
+T = TypeVar("T")
+
 _NO_ADDRESS = (
     "visitors have no address, so wrong passwords are counted for each account alone: let the proxy in front send "
     "X-Forwarded-For, and set tools.proxy.on = True. Where the site listens on a socket file, add 'unix:' to "
     "wsgi.proxy.trusted"
 )
-_NOT_IN_ADDRESSES = ("username", "password", "current", "new", "again")
+_NOT_IN_ADDRESSES = ("username", "password", "current", "new", "again", "code", "recovery")
 
 
 class TooManyTries(cherrypy.HTTPError):
@@ -76,17 +80,32 @@ class Authenticator:
             TooManyTries: 429, nothing was checked.
             sessions.Unavailable: the accounts do not answer; it does not count as a try. The page is a 503.
         """
-        attempt = self.attempt("password", name)
+        proof = self._counted("password", name, lambda: self._accounts.verify(name, password))
+        if not proof:
+            log_event("sign-in refused: wrong name or password", level=logging.WARNING, account=self._known(name))
+        return proof
+
+    def check_code(self, user: str, check: Callable[[], bool], *, guessable: bool) -> bool:
+        """Return what `check` finds of a code of this account; raises as check() does.
+
+        Six digits are `guessable`. Recovery codes are not, and count as passwords do: the owner gets in by one while
+        somebody who knows the password guesses digits.
+        """
+        right = self._counted("code" if guessable else "password", user, check)
+        if not right:
+            log_event("sign-in refused: wrong code", level=logging.WARNING, account=user)
+        return right
+
+    def _counted(self, purpose: str, name: str, check: Callable[[], T]) -> T:
+        attempt = self.attempt(purpose, name)
         try:
-            proof = self._accounts.verify(name, password)
+            found = check()
         except BaseException:
             attempt.withdrawn()
             raise
-        if proof:
+        if found:
             attempt.succeeded()
-        else:
-            log_event("sign-in refused: wrong name or password", level=logging.WARNING, account=self._known(name))
-        return proof
+        return found
 
     def _known(self, typed: str) -> str:
         """People type their password as the name at times: only a name that exists may stand in the log."""

@@ -17,11 +17,12 @@ from auth.accounts import Accounts, Taken
 from auth.database import Database
 from auth.names import check_email, check_name
 from auth.passwords import weakness
+from auth.second_factor import SecondFactor
 from web.settings import ROOT, Sections, StartError, one_line, read
 
 FORMS = (
     "user list", "user add NAME [EMAIL]", "user password NAME", "user disable NAME", "user enable NAME",
-    "user remove NAME", "user import FILE.conf",
+    "user remove NAME", "user reset-factor NAME", "user import FILE.conf",
 )  # fmt: skip
 
 
@@ -50,6 +51,10 @@ def run(words: Sequence[str], settings: Sections, environ: Mapping[str, str]) ->
         if action == "password":
             accounts.set_password(name, _new_password(name))
             print(f"{name} has the new password, and is signed out everywhere.")
+        elif action == "reset-factor":
+            SecondFactor(accounts.database).turn_off(name)
+            accounts.revoke(name)
+            print(f"{name} has no second factor now, and is signed out everywhere.")
         else:
             {"disable": accounts.disable, "enable": accounts.enable, "remove": accounts.remove}[action](name)
             print(f"{name} is {action}d.")

@@ -89,4 +89,5 @@ class DemoAccounts(Accounts):
             self.insert(DEMO, hash, demo=hash)
         elif found[0].demo not in (None, hash):
             with self.database.begin() as connection:
-                connection.execute(update(users).where(users.c.name == DEMO).values(hash=hash, demo=hash))
+                new = {"hash": hash, "demo": hash, "totp_secret": None, "totp_step": None}
+                connection.execute(update(users).where(users.c.name == DEMO).values(new))

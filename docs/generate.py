@@ -82,6 +82,9 @@ _WHEN = {  # what is logged by `log_event`
     "sign-in": "somebody signed in",
     "sign-in refused: wrong name or password": "at the form, or where the password is asked for again. A name without "
     "an account is not written: it may be a password",
+    "sign-in refused: wrong code": "of a second factor, after a right password",
+    "the password was right, the code is asked for": "somebody is half signed in",
+    "second factor changed": "by its owner: `on`, `codes` for new recovery codes, `off`. All other sessions are ended",
     "too many tries": "the answer was 429; `purpose=` says at what: password, code, reset or sign-up",
     "tries are counted in this process alone": "the server of the sessions does not answer; once, until it does again",
     "sign-out": "somebody signed out",

@@ -17,7 +17,8 @@ from auth import device
 from auth.accounts import Accounts
 from auth.authenticator import Authenticator, refuse_passwords_in_address
 from auth.passwords import weakness
-from pages.login import HOME, Login, enter
+from auth.second_factor import SecondFactor
+from pages.login import HOME, Login, refuse
 from sessions import codec
 from sessions.events import log_event
 from sessions.record import TOMBSTONE, Record
@@ -64,9 +65,9 @@ class Password:
     path = f"{HOME}/password"
     _cp_config = rendering.NO_SLASH
 
-    def __init__(self, accounts: Accounts, authenticator: Authenticator) -> None:
-        """Take the accounts, and the authenticator that checks who asks."""
-        self._accounts, self._authenticator = accounts, authenticator
+    def __init__(self, accounts: Accounts, authenticator: Authenticator, factor: SecondFactor) -> None:
+        """Take the accounts, the authenticator that checks who asks, and what knows who has a second factor."""
+        self._accounts, self._authenticator, self._factor = accounts, authenticator, factor
 
     @cherrypy.expose
     @cherrypy.tools.allow(methods=["GET", "POST"])
@@ -81,6 +82,8 @@ class Password:
         if cherrypy.session.user is None and is_sent_again(self._authenticator, chosen):
             self._changed()
         user = user_or_sign_in(self.path)
+        if self._factor.codes_left(user) is not None:  # the password alone is not the whole proof then (7.5.1)
+            cherrypy.session.require_recent(RECENT)
         if cherrypy.request.method != "POST":
             return self._form({}, end_others=True)
 
@@ -101,7 +104,7 @@ class Password:
                 self._changed()  # its old cookie still opens what the first form has found
             return self._form({"current": _NOT_CURRENT}, ends, status=403)
         log_event("password changed", account=user)
-        enter(proof, cherrypy.session.remembered)
+        cherrypy.session.regenerate()
         if ends:
             sessions.end_other_sessions()
         self._changed()
@@ -201,10 +204,8 @@ def user_or_sign_in(path: str) -> str:
     rendering.no_store()
     user: str | None = cherrypy.session.user
     if user is None and rendering.wants_json():
-        # RFC 9110 section 15.5.2 wants the header with every 401; browsers ignore a scheme they do not know.
-        cherrypy.response.headers["WWW-Authenticate"] = 'Cookie realm="account"'
         why = "." if cherrypy.session.originalid else ": no session cookie came with this request."
-        raise cherrypy.HTTPError(401, f"Sign in first{why}")
+        refuse(f"Sign in first{why}")
     if user is None:
         rendering.redirect(f"/login?next={path}")
     return user
@@ -216,16 +217,19 @@ def is_sent_again(authenticator: Authenticator, password: str) -> bool:
 
     With the first one the session has moved to another id, or has ended, where it is in the cookie. The browser still
     sends the old one, which opens nothing: the password of the form has to prove whose it was, as at the sign-in.
+    Where a code has to follow, that is too little.
     """
     rendering.no_store()
     session = cherrypy.session
     record = _former(session) if password else None
     proof = authenticator.check(record.user, password) if record else None
-    if record and proof:
-        enter(proof, record.remembered)
-        for key, value in codec.decode(record.data).items():  # what has moved is here already
-            session.setdefault(key, value)
-    return proof is not None
+    if proof is None or record is None or proof.second_factor:
+        return False
+    session.sign_in(proof.user, remember=record.remembered, proved=proof.moment)
+    device.note()
+    for key, value in codec.decode(record.data).items():  # what has moved is here already
+        session.setdefault(key, value)
+    return True
 
 
 def _former(session: sessions.Session) -> Record | None:

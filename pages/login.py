@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from typing import NoReturn
 from urllib.parse import quote, unquote, urlencode, urljoin, urlsplit
 
 import cherrypy
 
-from auth import device
+from auth import device, half
 from auth.accounts import Proof
 from auth.authenticator import Authenticator, refuse_passwords_in_address
 from sessions.cookies import is_https
@@ -16,6 +17,7 @@ from web import csrf, rendering, times
 from web.flash import flash
 
 HOME = "/account"
+CODE = "/login/code"
 
 _NAMED_BY_PAGES = {"Origin", "Referer"}  # a program sends neither, and reads where it is sent
 _NO_COOKIE = "The cookie did not come back, so you are not signed in: "
@@ -57,7 +59,7 @@ class Login:
         target = local_path(sent_from)
         due = bool(rendering.text_field("cookie", cookie)) and not csrf.from_another_site()
         if cherrypy.request.method != "POST":
-            if due and cherrypy.session.user:
+            if due and (cherrypy.session.user or half.KEY in cherrypy.session):
                 rendering.redirect(target)
             return self._form(sent_from, error=_why_no_cookie() if due else "")
 
@@ -68,10 +70,9 @@ class Login:
         proof = self._authenticator.check(username, rendering.text_field("password", password))
         if not proof:
             return self._form(sent_from, username, stays, error="That name and password do not go together.")
-        again = cherrypy.session.user == proof.user
-        enter(proof, stays)
-        log_event("sign-in", account=proof.user)
-        flash("Thank you, it is you. Nothing has been changed yet." if again else "You are signed in.", "success")
+        target = enter(proof, stays, target)
+        if proof.second_factor and rendering.wants_json():
+            refuse(f"Now send the code of your second factor to {CODE}, in the field 'code'.")
         if not kept and not _NAMED_BY_PAGES.isdisjoint(cherrypy.request.headers):
             # A browser that keeps no cookie would be sent back to the form for ever, and nobody told why. Nothing is
             # stored for that: the address says that the cookie is due, and opens nothing.
@@ -111,6 +112,7 @@ class Logout:
         """
         rendering.no_store()
         user = cherrypy.session.user
+        half.end()
         cherrypy.session.sign_out()
         if user:
             log_event("sign-out", account=user)
@@ -119,14 +121,36 @@ class Logout:
         rendering.redirect("/")
 
 
-def enter(proof: Proof, remember: bool) -> None:
-    """Make the session that of whoever has just shown the password, from this device.
+def enter(proof: Proof, remember: bool, target: str = HOME) -> str:
+    """Let in whoever has just shown the password, and return where to go on: to `target`, or first to the page that
+    asks for the code of the second factor."""
+    if not proof.second_factor:
+        return admit(proof, remember, target)
+    half.begin(proof, remember, target)
+    log_event("the password was right, the code is asked for", account=proof.user)
+    return CODE
+
+
+def admit(proof: Proof, remember: bool, target: str) -> str:
+    """Make the session that of whoever has shown all that the account asks for, from this device; return `target`.
 
     It gets a new id: one that somebody knew before must be worth nothing after (session fixation; OWASP ASVS 5.0,
     7.2.4). It is as old as the proof, so that what was revoked since ends it. With `remember` it outlives the browser.
     """
+    again = cherrypy.session.user == proof.user
+    half.end()
     cherrypy.session.sign_in(proof.user, remember=remember, proved=proof.moment)
     device.note()
+    log_event("sign-in", account=proof.user)
+    flash("Thank you, it is you. Nothing has been changed yet." if again else "You are signed in.", "success")
+    return target
+
+
+def refuse(why: str) -> NoReturn:
+    """Tell a program that it is not signed in: 401, with the header that RFC 9110 section 15.5.2 wants. Browsers ignore
+    a scheme that they do not know."""
+    cherrypy.response.headers["WWW-Authenticate"] = 'Cookie realm="account"'
+    raise cherrypy.HTTPError(401, why)
 
 
 def local_path(path: str) -> str:

@@ -697,17 +697,18 @@ class Session(MutableMapping[Any, Any]):
     @property
     def timeout(self) -> float:
         """Minutes that this session lives without being used. Setting it holds from this request's save on, for as long
-        as the session lives, and renews it."""
+        as the session lives, and renews it; None goes back to the options."""
         self._loaded()
         minutes = self.limits.timeout
         return int(minutes) if minutes % 1 == 0 else minutes  # as it was set: '300.0' would be no Max-Age
 
     @timeout.setter
-    def timeout(self, minutes: float) -> None:
-        if isinstance(minutes, bool) or not isinstance(minutes, (int, float)) or not 0 < minutes <= LONGEST:
+    def timeout(self, minutes: float | None) -> None:
+        number = isinstance(minutes, (int, float)) and not isinstance(minutes, bool) and 0 < minutes <= LONGEST
+        if minutes is not None and not number:
             raise ValueError(f"session.timeout is {minutes!r:.100}: it must be minutes above 0, at most {LONGEST}")
         self._open()
-        self._timeout = float(minutes)
+        self._timeout = None if minutes is None else float(minutes)
 
     @property
     def known(self) -> dict[str, str]:

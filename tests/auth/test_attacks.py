@@ -120,7 +120,7 @@ def test_a_stored_session_under_the_name_of_another_is_not_read() -> None:
 
 SCRIPT = '</textarea></title></script><script>x-probe</script>"\' x-probe="1'
 SIGNED_IN_PAGES = ["/", "/cookie/", "/counter", "/name", "/hello", "/login", "/account", "/account/password",
-                   "/account/sessions", "/backends", "/nothing"]  # fmt: skip
+                   "/account/sessions", "/account/second-factor", "/backends", "/nothing"]  # fmt: skip
 
 
 def assert_harmless(answer: Response) -> None:
@@ -203,7 +203,7 @@ def test_an_answer_grants_nothing_to_other_origins(visitor: CheckedClient) -> No
             assert not [name for name in answer.headers if name.startswith("access-control-")]
 
 
-PRIVATE = ["/account", "/account/password", "/account/sessions"]
+PRIVATE = ["/account", "/account/password", "/account/sessions", "/account/second-factor"]
 
 
 def test_every_private_page_shows_the_way_out(ada: CheckedClient) -> None:

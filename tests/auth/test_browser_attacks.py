@@ -33,6 +33,8 @@ FORMS = {
     "/login": {"username": "ada", "password": PASSWORD},
     "/account/password": {"current": PASSWORD, "new": NEW, "again": NEW, "end_others": "1"},
     "/account/sessions": {"end": "others"},
+    "/account/second-factor": {"do": "begin"},
+    "/login/code": {"cancel": "yes"},
 }
 FORMS = {path: FORMS[path] for path in mounted(FORMS)}
 # What each page of the other site does with the address that it is given.

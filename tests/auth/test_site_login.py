@@ -13,7 +13,7 @@ from tests.support.page import Page
 from tests.support.site import Site, mounted
 
 FORMS = mounted(["/cookie/delete", "/counter/reset", "/name", "/login", "/logout", "/account/password",
-                 "/account/sessions"])  # fmt: skip
+                 "/account/sessions", "/account/second-factor", "/login/code"])  # fmt: skip
 
 # --- signing in -------------------------------------------------------------------------------------------------------
 
@@ -112,14 +112,17 @@ def test_signing_in_never_leads_to_another_site(visitor: CheckedClient, target: 
 
 
 TAKEN = [("/login", "username"), ("/login", "password"), ("/account/password", "current"), ("/account/password", "new"),
-         ("/account/password", "again")]  # fmt: skip
+         ("/account/password", "again"), ("/account/second-factor", "code"), ("/login/code", "code"),
+         ("/login/code", "recovery")]  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "field"), TAKEN)
 def test_a_password_in_an_address_is_refused(ada: CheckedClient, path: str, field: str) -> None:
     """An address is kept in logs and histories; the form would work with it all the same (ASVS 14.2.1)."""
     address = f"{path}?{field}=in-the-address"
-    form = {"username": "ada", "current": "x", "new": "y", "again": "y", "password": "x"}
+    form = {"username": "ada", "current": "x", "new": "y", "again": "y", "password": "x"} | dict.fromkeys(
+        ("code", "recovery"), "x"
+    )
     fields = {name: form[name] for page, name in TAKEN if page == path and name != field}
     before = dict(ada.cookies)
     for answer in (ada.get(address, **JSON), ada.post(address, fields, **JSON)):
@@ -133,6 +136,7 @@ UTF_7 = {"Content-Type": "application/x-www-form-urlencoded; charset=utf-7"}
 HALVES = {
     "/login": ["username", "password", "next", "stay"], "/name": ["first", "last"],
     "/account/password": ["current", "new", "again", "end_others"], "/account/sessions": ["end"],
+    "/account/second-factor": ["do", "code"], "/login/code": ["code", "recovery", "cancel"],
     "/cookie/delete": ["name"],
 }  # fmt: skip
 

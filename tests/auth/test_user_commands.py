@@ -16,12 +16,14 @@ from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyotp
 import pytest
 
 import app
 from auth import hashes
 from auth.accounts import Accounts
 from auth.database import Database
+from auth.second_factor import SecondFactor
 from tests.support import leaks
 from tests.support.hashing import CHEAP, line
 from tests.support.process import environment
@@ -214,6 +216,18 @@ def test_a_new_password_of_the_operators_signs_out_everywhere(operator: Operator
     assert said == "ada has the new password, and is signed out everywhere.\n"
     since = accounts.valid_since("ada")
     assert accounts.verify("ada", OTHER) and not accounts.verify("ada", PASSWORD)
+    assert since and before and since > before
+
+
+def test_a_lost_second_factor_is_taken_off_and_the_account_signed_out_everywhere(operator: Operator, url: str) -> None:
+    operator("user", "add", "ada")
+    accounts, secret = opened(url), pyotp.random_base32()
+    factor, before = SecondFactor(accounts.database), accounts.valid_since("ada")
+    assert factor.turn_on("ada", secret, pyotp.TOTP(secret).now())
+    said = operator("user", "reset-factor", "Ada")
+    assert said == "ada has no second factor now, and is signed out everywhere.\n"
+    proof, since = accounts.verify("ada", PASSWORD), accounts.valid_since("ada")
+    assert proof and not proof.second_factor and factor.codes_left("ada") is None
     assert since and before and since > before
 
 

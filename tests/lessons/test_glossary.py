@@ -18,7 +18,8 @@ from tests.support.site import Site
 
 # In the order in which a visitor sees them. The laboratory may be deleted.
 LESSONS = ["/cookie/", "/cookie/set", "/cookie/read", "/cookie/attributes", "/counter", "/name", "/hello", "/session",
-           "/session/off", "/login", "/account", "/account/password", "/account/sessions", "/backends"]  # fmt: skip
+           "/session/off", "/login", "/account", "/account/password", "/account/sessions", "/account/second-factor",
+           "/backends"]  # fmt: skip
 # What says a number and means one.
 NUMBERS = re.compile(r"octal numbers|written as a number|numbers and text|number of machines")
 

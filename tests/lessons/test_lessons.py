@@ -16,6 +16,7 @@ from tests.conftest import PASSWORD
 from tests.docs.transcript import check, on_page
 from tests.support.backends import environment_of
 from tests.support.client import JSON, Client
+from tests.support.factor import CODE, turn_on
 from tests.support.page import Page
 from tests.support.process import ROOT, Process, folder
 from tests.support.site import Site
@@ -45,7 +46,7 @@ def shown(site: Site, path: str) -> str:
     return page.text
 
 
-@pytest.mark.parametrize("path", [*LESSONS, "/account/sessions"])
+@pytest.mark.parametrize("path", [*LESSONS, "/account/sessions", "/account/second-factor"])
 def test_every_command_of_a_lesson_prints_what_the_page_shows(site: Site, path: str, tmp_path: Path) -> None:
     transcripts = on_page(shown(site, path))
     assert len(transcripts[0]) > 1 and any("curl" in command for command, _ in transcripts[0])
@@ -59,6 +60,17 @@ def test_the_commands_that_change_a_password_print_what_the_page_shows(tmp_path:
     with Site("file", env={"DEMO_PASSWORD": PASSWORD}) as site:
         (steps,) = on_page(shown(site, "/account/password"))
         check(steps, tmp_path, SHELL)
+
+
+def test_the_commands_of_a_sign_in_in_two_steps_print_what_the_page_shows(tmp_path: Path) -> None:
+    with Site("file", env={"DEMO_PASSWORD": PASSWORD}) as site:
+        owner = Client(site.url)
+        form = {"username": "ada", "password": PASSWORD}
+        owner.post("/login", form)
+        device = turn_on(owner)
+        owner.post("/login", form)
+        (steps,) = on_page(owner.get(CODE).text)
+        check(steps, tmp_path, {**SHELL, "CODE": device.code(1)})
 
 
 @pytest.mark.parametrize("path", LESSONS)

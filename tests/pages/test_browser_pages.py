@@ -133,7 +133,7 @@ def test_signing_in_and_out_with_the_keyboard(page: Page) -> None:
     page.wait_for_url("**/account")
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    for name in ("Your devices", "Change your password"):
+    for name in ("Your devices", "Change your password", "Second factor"):
         page.keyboard.press("Tab")
         expect(page.get_by_role("link", name=name)).to_be_focused()
     page.keyboard.press("Tab")

@@ -920,6 +920,16 @@ def test_a_timeout_of_its_own_goes_along_to_a_new_id(store: Store, clock: Clock)
     assert session_of(session.id, store=store, locking="explicit").timeout == 5
 
 
+def test_a_timeout_of_none_is_that_of_the_options_again(store: Store) -> None:
+    id = begin(store)
+    for minutes, left in ((5, 5), (None, 60)):
+        session = session_of(id, store=store)
+        session.timeout = minutes
+        assert session.timeout == left
+        session.save()
+        assert (session.cookie, deadline(store, id)) == ("renewed", left * MINUTE)
+
+
 def test_a_timeout_that_was_set_is_thrown_away_with_the_rest(store: Store) -> None:
     new, session = session_of(store=store), session_of(begin(store), store=store)
     for one in (new, session):
@@ -945,7 +955,7 @@ def test_to_read_the_timeout_stores_and_renews_nothing(store: Store, clock: Cloc
 
 
 @pytest.mark.parametrize(
-    "minutes", [0, -1, None, "5", True, math.inf, math.nan, 1e308, 10**400, timedelta(minutes=5), [5]], ids=repr
+    "minutes", [0, -1, "5", True, math.inf, math.nan, 1e308, 10**400, timedelta(minutes=5), [5]], ids=repr
 )
 def test_a_timeout_that_is_no_number_of_minutes_is_an_error_that_names_it(store: Store, minutes: Any) -> None:
     session = session_of(begin(store), store=store)

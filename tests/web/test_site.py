@@ -30,14 +30,16 @@ ADDRESSES = {
     "/session/off": {"GET"},
     "/glossary": {"GET"},
     "/login": {"GET", "POST"},
+    "/login/code": {"GET", "POST"},
     "/logout": {"POST"},
     "/account": {"GET"},
     "/account/password": {"GET", "POST"},
     "/account/sessions": {"GET", "POST"},
+    "/account/second-factor": {"GET", "POST"},
     "/healthz": {"GET"},
 }
 ADDRESSES = {path: ADDRESSES[path] for path in mounted(ADDRESSES)}
-READABLE = [path for path, methods in ADDRESSES.items() if "GET" in methods]
+READABLE = [path for path, methods in ADDRESSES.items() if "GET" in methods and path != "/login/code"]  # half signed in
 PAGES = [path for path in READABLE if not path.startswith(("/account", "/healthz"))]
 
 
