@@ -47,6 +47,6 @@ def test_two_tabs_each_get_their_own(new_page: NewPage) -> None:
     second = first.context.new_page()
     second.goto("/counter")
     sign_in(first, PASSWORD)
-    press(second, "Start again")
+    press(second, "Start over")
     expect(first.get_by_role("status")).to_have_text("You are signed in.")
     expect(second.get_by_role("status")).to_have_text("The count is forgotten.")
