@@ -104,7 +104,7 @@ def backend() -> sessions.Capabilities | None:
 _loader = jinja2.FileSystemLoader([Path(__file__).resolve().parent.parent / "templates"])
 _templates = jinja2.Environment(
     loader=_loader,
-    autoescape=True,
+    autoescape=jinja2.select_autoescape(disabled_extensions=["txt"], default=True),  # the mails
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,

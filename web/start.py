@@ -105,12 +105,13 @@ def run(
     if in_development and settings["/"].get("tools.sessions.secret") == "":
         settings["/"]["tools.sessions.secret"] = development.development_secret()
     site = Site(settings, production=options.production)
+    place = server.url + settings["/"]["wsgi.proxy.prefix"].rstrip("/")
     if in_development:
+        site.url = site.url or place
         site.profiles = development.session_options(options.config, environ)
         site.demo, site.hint, site.line = demo_account(environ)
     cherrypy.tree.graft(build(site), "")
     line = site.line
     if site.off:
         line = f"{line}\nOff, for it is for development and for this machine alone: {', '.join(site.off)}.".lstrip()
-    place = server.url + settings["/"]["wsgi.proxy.prefix"].rstrip("/")
     serve(server, f"Serving {place} with the profile {settings['/']['profile']}.\n{line}".rstrip())

@@ -32,6 +32,7 @@ class Site:
         hint: what the sign-in page says of it.
         line: what the console says of the accounts.
         production: whether unsafe settings are refused.
+        url: where visitors find it, without a slash at the end; empty where nobody has said so.
         config: what CherryPy is given of the settings; a package that is mounted may add to it.
         off: the addresses of what was not mounted, for it is for development alone.
     """
@@ -42,11 +43,13 @@ class Site:
     hint: str | None = None
     line: str = ""
     production: bool = False
+    url: str = field(init=False)
     config: Sections = field(init=False)
     off: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.config = {name: dict(options) for name, options in self.settings.items() if name.startswith("/")}
+        self.url = str(self.config["/"].get("site.url", "")).rstrip("/")
         self.users_url = str(self.config["/"].pop("users.url"))
         if self.settings.get("users") or "accounts.path" in self.config["/"]:
             raise StartError(
@@ -95,7 +98,8 @@ def application(root: Any, site: Site, accounts: Any) -> cherrypy.Application:
     config["/"]["wsgi.proxy.trusted"] = trusted_proxies(config["/"])
     app = Application(root, "", config)
     app.request_class = error_pages.Request
-    app.namespaces |= dict.fromkeys(("site", "mount"), lambda *_: None)  # or CherryPy's checker takes them for slips
+    # Or CherryPy's checker takes them for slips.
+    app.namespaces |= dict.fromkeys(("site", "mount", "auth"), lambda *_: None)
     app.log.time = cherrypy.log.time = utc
     # In front of CherryPy's own first layer, which answers by itself when everything else has failed.
     app.wsgiapp.pipeline[:0] = [("proxy", TrustedProxy), ("headers", SiteHeaders)]

@@ -30,7 +30,7 @@ STOP_SECONDS = 15
 CLEANED = (
     "PROFILE", "HOST", "PORT", "STORAGE_PATH", "DEMO_PASSWORD", "DATABASE_URL", "REDIS_URL", "MEMCACHED_SERVERS",
     "SESSION_SECRET", "USERS_URL", "ACCOUNTS_PATH", "LISTEN_PID", "PYTHONPATH", "SCRIPT_NAME", "MOUNT",
-    "TRUSTED_PROXIES",
+    "TRUSTED_PROXIES", "SITE_URL", "SMTP_URL", "MAIL_FROM",
 )  # fmt: skip
 LESSONS = (ROOT / "lessons").is_dir()  # or the pages of the tests, which are at some of their addresses
 MOUNTED = {} if LESSONS else {"MOUNT": "tests.support.pages"}
