@@ -11,6 +11,9 @@ NAME_LENGTH = 100  # characters
 EMAIL_LENGTH = 254  # characters; RFC 5321 section 4.5.3.1.3, without the angle brackets
 _LONGEST_TYPED = 20 * NAME_LENGTH  # one character can be eighteen, and more of them would take long to be sorted
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # what no database keeps
+# Default_Ignorable_Code_Point (Unicode, chapter 5.21) beside those of category Cf: a name with them looks as without.
+_INVISIBLE = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0000-\U000e0fff]")
+_ALPHABETS = {"LATIN", "GREEK", "CYRILLIC"}  # with letters that look the same
 
 
 def check_name(name: object) -> None:
@@ -37,5 +40,12 @@ def folded(name: str) -> str:
     """
     if len(name) > _LONGEST_TYPED or _NO_TEXT.search(name):
         return ""
-    plain = unicodedata.normalize("NFKD", name).casefold()
+    plain = unicodedata.normalize("NFKD", _INVISIBLE.sub("", name)).casefold()
     return unicodedata.normalize("NFKC", "".join(c for c in plain if unicodedata.category(c) != "Cf")).strip()
+
+
+def mixes_alphabets(name: str) -> bool:
+    """Tell whether a name has letters of two alphabets that look alike, as "аda" has with a Cyrillic а. (Names that are
+    in one of them as a whole are not told apart: Unicode Technical Standard 39, section 4.)"""
+    letters = (unicodedata.name(c, "") for c in unicodedata.normalize("NFKC", name) if c.isalpha())
+    return len(_ALPHABETS.intersection(letter.partition(" ")[0] for letter in letters)) > 1
