@@ -15,6 +15,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import web.missing  # noqa: F401 -- first: it says which of the others has to be installed
 
@@ -24,13 +25,18 @@ import cherrypy
 import sessions
 from auth import commands, demo
 from auth.authenticator import Authenticator
+from auth.links import Links
+from auth.mail import open_mailer
 from auth.second_factor import SecondFactor
 from auth.throttle import Throttle
 from pages.account import Account, Devices, Password
 from pages.code import Code
 from pages.health import Health
 from pages.login import Login, Logout
+from pages.mailbox import Mailbox
+from pages.recovery import Forgot, Reset
 from pages.second_factor import SecondFactorPage
+from pages.signup import signup
 from pages.tour import Tour
 from web import start, starter
 from web.production import check
@@ -44,6 +50,7 @@ def build(site: Site) -> cherrypy.Application:
     """Make the site: every page has one line here, and can be taken out with it."""
     accounts = demo.open_accounts(site)
     authenticator, factor = Authenticator(accounts, Throttle(site.config["/"])), SecondFactor(accounts.database)
+    links, mailer = Links(accounts.database), open_mailer(site)
 
     root = Tour()  # at /
     root.login = Login(authenticator, site.hint)  # at /login, and so on
@@ -53,6 +60,12 @@ def build(site: Site) -> cherrypy.Application:
     root.account.password = Password(accounts, authenticator, factor)
     root.account.second_factor = SecondFactorPage(factor)
     root.account.sessions = Devices()
+    root.signup = signup(site, accounts, authenticator, links, mailer)
+    if mailer:
+        root.login.forgot = Forgot(accounts, authenticator, links, mailer)
+        root.login.reset = Reset(accounts, authenticator, links, mailer)
+    if mailer and mailer.mailbox is not None:
+        root.dev = SimpleNamespace(mailbox=Mailbox(mailer))
     root.healthz = Health()
 
     mount(root, site)  # the lessons and the laboratory, a line each in site.conf

@@ -8,11 +8,11 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, Row, bindparam, delete, exc, insert, select, update
+from sqlalchemy import ColumnElement, Connection, Row, bindparam, delete, exc, insert, select, update
 
 import sessions
 from auth import hashes
-from auth.database import AccountsUnavailable, Database, users
+from auth.database import AccountsUnavailable, Database, tokens, users
 from auth.names import check_email, check_name, folded
 from sessions.events import log_event
 from web.settings import StartError
@@ -20,6 +20,8 @@ from web.settings import StartError
 _AHEAD = 60.0  # seconds that clocks may differ without a word
 _TICK = 0.001  # seconds: a revocation is later than what was proved in the same tick of the clock
 _ENABLED = users.c.disabled.is_(None)
+
+Step = Callable[[Connection], object]  # what else a transaction does; an exception of it undoes all
 
 
 class ReadOnly(AccountsUnavailable):
@@ -131,7 +133,9 @@ class Accounts:
         """
         return self.insert(name, self.hasher.hash(password), email)
 
-    def insert(self, name: str, hash: str, email: str | None = None, **values: Any) -> Proof:
+    def insert(
+        self, name: str, hash: str, email: str | None = None, *, also: Step | None = None, **values: Any
+    ) -> Proof:
         """Add an account by the hash of its password, with other `values` of its row. As add() does otherwise.
 
         Its sessions are valid from now on: whoever was signed in under this name was somebody else.
@@ -146,6 +150,8 @@ class Accounts:
         }  # fmt: skip
         try:
             with self.database.begin() as connection:
+                if also:
+                    also(connection)
                 connection.execute(delete(users).where(users.c.folded == row["folded"], users.c.demo.is_not(None)))
                 connection.execute(insert(users).values(row))
         except exc.IntegrityError as error:
@@ -160,10 +166,10 @@ class Accounts:
         except AccountsUnavailable as error:
             raise ReadOnly(str(error)) from error
 
-    def set_password(self, user: str, new: str) -> bool:
+    def set_password(self, user: str, new: str, also: Step | None = None) -> bool:
         """Make `new` the password of an account without a proof of the old one, and end its sessions. False: there is
         no such account."""
-        return self._end_sessions(user, hash=self.hasher.hash(new))
+        return self._end_sessions(user, also, hash=self.hasher.hash(new))
 
     def disable(self, user: str) -> bool:
         """Let nobody sign in as this user, and end its sessions at their next request. False: no such account."""
@@ -189,7 +195,7 @@ class Accounts:
         was set back since."""
         self._end_sessions(user)
 
-    def _end_sessions(self, user: str, **values: Any) -> bool:
+    def _end_sessions(self, user: str, also: Step | None = None, **values: Any) -> bool:
         """Revoke, and write other values of the row in the same transaction.
 
         The clock is read when nobody can prove a password by the old row any more: with a time taken before, whoever
@@ -200,6 +206,10 @@ class Accounts:
             before = connection.scalar(select(users.c.valid_since).where(*ours).with_for_update())
             if before is None:
                 return False
+            if also:
+                also(connection)
+            if "hash" in values:
+                connection.execute(delete(tokens).where(tokens.c.user == user))
             values["valid_since"] = max(before, self._clock()) + _TICK
             connection.execute(update(users).where(*ours).values(values))
             return True
@@ -233,10 +243,13 @@ class Accounts:
         return new
 
     def _swap(self, proof: Proof, new: str) -> bool:
-        """Only where the hash is still the one that was proved."""
+        """Only where the hash is still the one that was proved. Links to a new password open nothing from then on."""
         proved = users.c.name == proof.user, users.c.hash == proof.hash, _ENABLED
         with self.database.begin() as connection:
-            return connection.execute(update(users).where(*proved).values(hash=new)).rowcount > 0
+            swapped = connection.execute(update(users).where(*proved).values(hash=new)).rowcount > 0
+            if swapped:
+                connection.execute(delete(tokens).where(tokens.c.user == proof.user))
+            return swapped
 
 
 def check_hashes(accounts: Accounts) -> None:

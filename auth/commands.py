@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 import sessions
 from auth.accounts import Accounts, Taken
 from auth.database import Database
+from auth.links import Links
 from auth.names import check_email, check_name
 from auth.passwords import weakness
 from auth.second_factor import SecondFactor
@@ -22,7 +23,7 @@ from web.settings import ROOT, Sections, StartError, one_line, read
 
 FORMS = (
     "user list", "user add NAME [EMAIL]", "user password NAME", "user disable NAME", "user enable NAME",
-    "user remove NAME", "user reset-factor NAME", "user import FILE.conf",
+    "user remove NAME", "user reset-factor NAME", "user import FILE.conf", "user invite [EMAIL]",
 )  # fmt: skip
 
 
@@ -42,6 +43,8 @@ def run(words: Sequence[str], settings: Sections, environ: Mapping[str, str]) ->
             print(row.name, row.email or "-", made, state, sep="\t")
     elif action == "add":
         _add(accounts, *given)
+    elif action == "invite":
+        _invite(accounts, settings["/"], *given)
     elif action == "import":
         _import(accounts, given[0], environ)
     else:
@@ -71,6 +74,18 @@ def _add(accounts: Accounts, name: str, email: str | None = None) -> None:
     except Taken as error:
         raise StartError(str(error)) from error
     print(f"{name} is added.")
+
+
+def _invite(accounts: Accounts, options: Mapping[str, str], email: str | None = None) -> None:
+    if options["auth.signup"] == "closed":
+        raise StartError("auth.signup is 'closed', and nobody can use an invitation: set it to 'invite'")
+    if not options["site.url"]:
+        raise StartError("an invitation is a link: set site.url (SITE_URL) to the address of the site")
+    if email:
+        check_email(email)
+        if accounts.by_email(email):
+            raise StartError(str(Taken("email")))
+    print(f"{options['site.url'].rstrip('/')}/signup/confirm?token={Links(accounts.database).make('invite', email)}")
 
 
 def _new_password(name: str) -> str:

@@ -38,11 +38,12 @@ recovery_codes = Table(
     Column("user", ForeignKey(users.c.name, ondelete="CASCADE"), primary_key=True),
     Column("hash", Text, primary_key=True),
 )  # fmt: skip
-tokens = Table(
+tokens = Table(  # the links that were given to somebody, see auth.links
     "tokens", metadata,
     Column("hash", Text, primary_key=True),
     Column("kind", Text, nullable=False),
-    Column("user", ForeignKey(users.c.name, ondelete="CASCADE"), nullable=False, index=True),
+    Column("user", ForeignKey(users.c.name, ondelete="CASCADE"), index=True),  # NULL: nobody's yet
+    Column("email", Text),  # that it was sent to
     Column("expires", Double, nullable=False),  # epoch seconds
 )  # fmt: skip
 _version = Table("users_version", metadata, Column("version", Integer, nullable=False))

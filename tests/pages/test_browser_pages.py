@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 # What no link leads to: each kind of error page, and what a form shows when something is missing.
 UNLINKED = mounted([
     "/nothing", "/logout", "/cookie/set?name=a+b", "/name?first=Ada", "/hello", "/account", "/account/password",
-    "/account/sessions", "/login?next=/", "/login?cookie=due", "/cookie/set?name=__Host-tea",
+    "/account/sessions", "/login?next=/", "/login?cookie=due", "/login/forgot", "/login/reset",
+    "/dev/mailbox", "/cookie/set?name=__Host-tea",
 ])  # fmt: skip
 MOST = 150_000  # bytes of a page with all that it loads
 PHONE = {"width": 360, "height": 640}
