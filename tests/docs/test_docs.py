@@ -205,6 +205,8 @@ RUN_BY = {
         "test_user_commands.py::test_on_a_terminal_the_password_is_asked_for_twice_and_never_shown",
     "python app.py user reset-factor ada":
         "test_user_commands.py::test_a_lost_second_factor_is_taken_off_and_the_account_signed_out_everywhere",
+    "python app.py user invite grace@example.org":
+        "test_signup.py::test_an_operator_prints_an_invitation_that_works_once",
     "python app.py user import my.conf":
         "test_user_commands.py::test_the_lines_of_a_configuration_are_taken_over_with_what_was_changed_since",
     "python app.py --production --config my.conf":
