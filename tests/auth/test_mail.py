@@ -67,11 +67,11 @@ def failure(mailer: Mailer, write: Callable[[], mail.Mail | None]) -> str:
 
 def test_a_mail_is_plain_text_from_the_site_to_one_address() -> None:
     with MailServer() as server:
-        mailer(f"smtp://127.0.0.1:{server.port}").send(letter())
+        mailer(f"smtp://127.0.0.1:{server.port}", site_name="The shop").send(letter())
         message = server.next()
     assert server.recipients == [["ada@example.org"]]
     assert (message["From"], message["To"]) == ("The shop <shop@example.org>", "ada@example.org")
-    assert message["Subject"] == "A new password for Sessions in CherryPy"
+    assert message["Subject"] == "A new password for The shop"
     assert message.get_content_type() == "text/plain" and message["Auto-Submitted"] == "auto-generated"
     assert f"\n{URL}/login/reset?token={LETTER['token']}\n" in message.get_content().replace("\r", "")
     assert message["Message-ID"].endswith("@example.org>") and socket.gethostname() not in message["Message-ID"]
