@@ -17,6 +17,7 @@ from auth import hashes, links
 from auth.database import users
 from auth.throttle import ACCOUNT
 from tests.support.client import JSON, Response, WsgiClient
+from tests.support.factor import CODE, turn_on
 from tests.support.hashing import CHEAP, computed
 from tests.support.mailed import URL, MailedSite, mailed_site, opened
 
@@ -71,6 +72,19 @@ def test_a_link_by_mail_leads_to_a_new_password_and_ends_all_sessions(site: Mail
     assert reset(visitor).redirects_to == "/login"
     assert user(visitor) is None, "it signs nobody in: the second factor still holds"
     assert user(before) is None and not signs_in(site, OLD) and signs_in(site, NEW)
+
+
+def test_a_second_factor_still_holds_after_a_reset(site: MailedSite) -> None:
+    owner = signs_in(site, OLD)
+    assert owner
+    device = turn_on(owner)
+    forget(site)
+    visitor = site.visitor()
+    opened(visitor, site.link())
+    assert reset(visitor).status == 303
+    form = {"username": "ada", "password": NEW}
+    assert visitor.post("/login", form).redirects_to == CODE and user(visitor) is None
+    assert visitor.post(CODE, {"code": device.code(1)}).status == 303 and user(visitor) == "ada"
 
 
 def test_whoever_is_signed_in_may_have_forgotten_too_and_is_told_that_it_worked(site: MailedSite) -> None:
