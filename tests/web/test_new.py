@@ -24,10 +24,10 @@ from web.starter import ALONG
 
 NAME = "The shop"
 WHOLE = os.environ.get("WHOLE_STARTER")  # makes it run its whole `make test`, in an environment of its own: minutes
-# What needs neither a browser nor a server of its own kind: signing in, accounts, production, the package, the pages.
+# Signing in, accounts, production, the package, the pages; and the whole way of an account, in a browser.
 SELECTION = [
     "tests/auth/test_site_login.py::test_the_account_is_for_who_is_signed_in", "tests/auth/test_accounts.py",
-    "tests/web/test_production.py", "tests/web/test_site.py",
+    "tests/web/test_production.py", "tests/web/test_site.py", "tests/pages/test_browser_journey.py",
     "tests/sessions/test_package.py::test_the_wheel_has_the_package_and_nothing_of_the_site",
 ]  # fmt: skip
 GONE = ("lessons", "lab", "bench", "examples", "docs")
