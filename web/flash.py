@@ -83,8 +83,9 @@ class Messages:
         texts = [(kind, text) for _, _, kind, text in waiting] + ([] if rendering.wants_json() else self.said)
         if texts:
             name = waiting[0][0] if waiting else secrets.token_hex(4)
-            others = [one for one in _stored() if one not in waiting]
-            _keep([*others, *((name, path, *one) for one in texts)])
+            new = [(name, path, *one) for one in texts]
+            sent_again = {one[1:] for one in new}  # of a form that was sent twice, the first answer is never seen
+            _keep([*(one for one in _stored() if one not in waiting and one[1:] not in sent_again), *new])
             set_cookie(COOKIE, "1", path=_cookie_path(path), max_age=_SECONDS)
 
 

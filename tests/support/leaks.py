@@ -136,7 +136,7 @@ class Recorder:
         """Note a token of the cookie profile. Its beginning names the secret; the piece after it and its end are
         random."""
         if token:
-            self.ids |= {token[12 : 12 + _ID], token[-_ID:]}
+            self.ids |= {piece for piece in (token[12 : 12 + _ID], token[-_ID:]) if len(set(piece)) >= _LETTERS}
 
     def _ids_in(self, runs: set[bytes]) -> Iterator[bytes]:
         ids = {id.encode() for id in self.ids}

@@ -132,6 +132,11 @@ def test_of_two_tabs_that_are_sent_to_one_page_each_gets_one_in_turn(visitor: Ws
     assert [told(visitor.get("/")) for _ in range(3)] == [["first"], ["second"], []]
 
 
+def test_what_a_form_says_that_is_sent_twice_is_said_once(visitor: WsgiClient) -> None:
+    say(visitor), say(visitor)
+    assert [told(visitor.get("/")) for _ in range(2)] == [["well done"], []]
+
+
 def test_the_cookie_is_for_that_page_and_goes_with_the_message(visitor: WsgiClient) -> None:
     answer = visitor.post("/say", {"text": "well done", "to": "/login?next=/a#form"})
     assert answer.headers["location"] == "http://site/login?next=/a#form"
