@@ -221,7 +221,7 @@ class RedisStore(Store):
         outage="503 within two seconds, at once while the server is known to be down; in a cluster until its replica "
         "has taken over, and the sessions of the other servers go on. A server that is full refuses saves and new "
         "sessions (503), or drops others, as its maxmemory-policy says.",
-        needs="A Redis server, 7.0 or newer, or Valkey, and the package redis.",
+        needs="A Redis server, 7.0 or newer, or Valkey, and the package redis (with hiredis it is quicker).",
         limitations="RedisSession lasts as long as the server's copy: without appendonly a restart loses what was "
         "saved since the last snapshot, with it the last second; a replica that takes over lacks what had not reached "
         "it. Then a visit may be missing, a session that had ended be back, or the list of a user's sessions lack one "
