@@ -74,7 +74,8 @@ class Messages:
             if current_session() is not None and f"{target.scheme}://{target.netloc}" == request.base:
                 self._send_on(target.path)
         elif self._shown and not 300 <= status < 400 and status < 500 and _is_waited_for():
-            _keep([one for one in _stored() if one not in _for_here()])
+            shown = _for_here()
+            _keep([one for one in _stored() if one not in shown])
             if not _for_here():
                 set_cookie(COOKIE, "", path=_cookie_path(_here()), max_age=0)
 

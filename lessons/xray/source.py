@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 import textwrap
+from collections.abc import Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,17 @@ def _settings() -> str:
     common = {field.name: getattr(settings, field.name) for field in fields(settings) if field.name != "store"}
     common["storage_class"] = settings.storage_class.__name__
     common["accounts"] = common["accounts"] and "(the accounts of the site)"
-    own = {name: "(hidden)" if _SECRET.search(name) else value for name, value in settings.store}
+    own = _shown(dict(settings.store))
+    for option in ("moving_from", "moving_to"):
+        common[option] = common[option] and _shown(common[option])
     set_here = cherrypy.serving.request.config
     lines = ["tools.sessions.on = True  # the one line that gives a page a session"]
     for name, value in {**common, **own}.items():
         default = "" if f"tools.sessions.{name}" in set_here else "  # default"
         lines.append(f"tools.sessions.{name} = {value!r}{default}")
     return "\n".join(lines)
+
+
+def _shown(store: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a store without its secrets."""
+    return {name: "(hidden)" if _SECRET.search(name) else value for name, value in store.items()}

@@ -539,9 +539,11 @@ def test_one_try_at_a_time_finds_out_whether_the_server_is_back(
 @every_shared_storage
 def test_a_try_that_cannot_be_given_back_fails_nobodys_sign_in(dependent: Throttle, server: Memcached | Redis) -> None:
     right = attempt(dependent)
+    assert right.wait == 0.0
     server.kill()
-    right.succeeded()
+    right.succeeded()  # raises nothing
     right.withdrawn()
+    assert attempt(dependent).wait == 0.0, "and the memory of the process goes on"
 
 
 @pytest.mark.skipif(not BACKENDS_PAGE.is_file(), reason="it was deleted")

@@ -132,9 +132,10 @@ def test_neither_an_id_nor_a_secret_is_in_it(visitor: CheckedClient) -> None:
     assert all("(hidden" in xray(page) for page in pages[1:])
 
 
-def test_the_secrets_of_a_backend_of_ones_own_are_hidden_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("option", ["store", "moving_from", "moving_to"])
+def test_the_secrets_of_a_backend_of_ones_own_are_hidden_too(monkeypatch: pytest.MonkeyPatch, option: str) -> None:
     own = {name: f"the {name}" for name in ("secret", "dsn", "url", "password", "api_token", "private_key", "table")}
-    settings = Settings(sessions.RamSession, store=tuple(own.items()))
+    settings = Settings(sessions.RamSession, **{option: tuple(own.items()) if option == "store" else own})
     request = SimpleNamespace(session=SimpleNamespace(settings=settings), config={}, handler=None)
     monkeypatch.setattr(cherrypy.serving, "request", request)
     shown = html.unescape(re.sub(r"<[^>]+>", "", source.of_request()["settings"]))
