@@ -126,17 +126,8 @@ class Password:
 
     @staticmethod
     def _form(errors: dict[str, str], end_others: bool, status: int = 400) -> bytes:
-        """Return the form. No password is ever filled back in."""
-        if errors and rendering.wants_json():
-            raise cherrypy.HTTPError(status, " ".join(errors.values()))
-        return rendering.render(
-            "password.html",
-            {"user": cherrypy.session.user},
-            lesson=Login.lesson,
-            status=status if errors else 200,
-            errors=errors,
-            end_others=end_others,
-        )
+        data = {"user": cherrypy.session.user}
+        return rendering.form("password.html", data, errors, status, lesson=Login.lesson, end_others=end_others)
 
 
 class Devices:

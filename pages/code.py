@@ -74,13 +74,5 @@ class Code:
 
     @staticmethod
     def _form(field: str = "", error: str = "", status: int = 200) -> bytes:
-        if error and rendering.wants_json():
-            raise cherrypy.HTTPError(status, error)
-        return rendering.render(
-            "code.html",
-            {"user": cherrypy.session.user, "missing": "code"},
-            lesson=Login.lesson,
-            status=status,
-            errors={field: error} if error else {},
-            minutes=half.MINUTES,
-        )
+        data, errors = {"user": cherrypy.session.user, "missing": "code"}, {field: error} if error else {}
+        return rendering.form("code.html", data, errors, status, lesson=Login.lesson, minutes=half.MINUTES)

@@ -152,7 +152,5 @@ def mistakes(new: str, again: str, name: str) -> dict[str, str]:
 
 
 def page(template: str, errors: dict[str, str] | None = None, **data: str | None) -> bytes:
-    """Return a form, with what is wrong beside each field (400). No password is ever filled back in."""
-    if errors and rendering.wants_json():
-        raise cherrypy.HTTPError(400, " ".join(errors.values()))
-    return rendering.render(template, data, lesson=Login.lesson, status=400 if errors else 200, errors=errors or {})
+    """Return a form below the lesson about signing in."""
+    return rendering.form(template, data, errors, lesson=Login.lesson)

@@ -77,24 +77,14 @@ class SecondFactorPage:
 
     @staticmethod
     def _page(user: str, left: int | None, secret: str = "", error: str = "", codes: Sequence[str] = ()) -> bytes:
-        if error and rendering.wants_json():
-            raise cherrypy.HTTPError(400, error)
         data: dict[str, Any] = {"on": left is not None, "codes_left": left}
         if codes:
             data["recovery_codes"] = codes
         elif secret and left is None:
             uri = pyotp.TOTP(secret).provisioning_uri(name=user, issuer_name=rendering.setting("site.name"))
             data |= {"secret": grouped(secret), "uri": uri}
-        return rendering.render(
-            "second_factor.html",
-            data,
-            lesson=Login.lesson,
-            status=400 if error else 200,
-            user=user,
-            error=error,
-            picture=_picture,
-            recent=RECENT,
-        )
+        errors, more = {"code": error} if error else {}, {"user": user, "picture": _picture, "recent": RECENT}
+        return rendering.form("second_factor.html", data, errors, lesson=Login.lesson, **more)
 
 
 def _picture(text: str) -> Markup:

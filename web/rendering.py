@@ -185,6 +185,16 @@ def render(
     return body.encode("utf-8")
 
 
+def form(
+    template: str, data: Mapping[str, Any], errors: Mapping[str, str] | None = None, status: int = 400, **more: Any
+) -> bytes:
+    """Return a page with a form, and what is wrong beside each field, for which `status` is. No password is ever filled
+    back in."""
+    if errors and wants_json():
+        raise cherrypy.HTTPError(status, " ".join(errors.values()))
+    return render(template, data, status=status if errors else 200, errors=errors or {}, **more)
+
+
 def fragment(template: str, **data: Any) -> bytes:
     """Return a part of a page: the template filled with data."""
     return _templates.get_template(template).render(**data).encode("utf-8")
