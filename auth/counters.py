@@ -105,7 +105,8 @@ class Memcached(MemcachedStorage):
 
 
 class Counters:
-    """The server of the sessions, where that can count, so that processes do it together; or the memory of this one.
+    """The server of the sessions, where that can count, so that processes do it together; or the memory of this one, as
+    where that is a cluster: its client (redis 8.1) waits in the request for each server that hangs.
 
     While the server does not answer the memory goes on. To let everything through would be a reason to attack the
     server, and to refuse everybody would lock out the owners.
@@ -118,9 +119,9 @@ class Counters:
 
     @cached_property
     def _shared(self) -> RateLimiter | None:  # made when it is needed: the session tool says what is wrong at a start
-        kind = self._options.get("tools.sessions.storage_type")
-        if kind == "redis":
-            return MovingWindowRateLimiter(Redis(self._options["tools.sessions.url"]))
+        kind, url = (self._options.get(f"tools.sessions.{option}") for option in ("storage_type", "url"))
+        if kind == "redis" and not (self._options.get("tools.sessions.cluster") or "," in url):
+            return MovingWindowRateLimiter(Redis(url))
         if kind == "memcached":
             return SlidingWindowCounterRateLimiter(Memcached(self._options["tools.sessions.servers"]))
         return None

@@ -536,6 +536,14 @@ def test_one_try_at_a_time_finds_out_whether_the_server_is_back(
     assert len(lines) == 1, "an outage is one line"
 
 
+@pytest.mark.parametrize("more", [{"url": "redis://one:6379,two:6379"}, {"url": "redis://one", "cluster": True}])
+def test_of_a_site_with_a_cluster_of_redis_each_process_counts(more: dict[str, Any]) -> None:
+    named = {f"tools.sessions.{option}": value for option, value in more.items()}
+    with logged() as lines:
+        assert let(Throttle({"tools.sessions.storage_type": "redis", **named}), 20) == AT_ONE_ACCOUNT
+    assert lines == []
+
+
 @every_shared_storage
 def test_a_try_that_cannot_be_given_back_fails_nobodys_sign_in(dependent: Throttle, server: Memcached | Redis) -> None:
     right = attempt(dependent)
