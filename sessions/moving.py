@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from itertools import chain
 
 from .errors import ConfigError, LockTimeout, StoreError, TooLarge
@@ -107,7 +108,7 @@ class MovingStore(Store):
         if hold.record is not None:
             return MovingHold(self, hold, self._other)
         hold.release()
-        there = self._other.acquire(key, _until(end))
+        there = self._other.acquire(key, end - time.monotonic())
         if not self._takes_over:
             return MovingHold(self, there, self._home)
         try:
@@ -115,7 +116,7 @@ class MovingStore(Store):
                 self._take_over(key, there, there.record)
         finally:
             there.release()
-        return MovingHold(self, self._home.acquire(key, _until(end)), self._other)
+        return MovingHold(self, self._home.acquire(key, end - time.monotonic()), self._other)
 
     def _take_over(self, key: str, there: Hold, record: Record) -> None:
         """Store a session that is held in the former store, unless a process that was killed has, and delete it."""
@@ -192,10 +193,8 @@ class MovingStore(Store):
         self._other.checkpoint()
 
     def close(self) -> None:
-        try:
+        with closing(self._other):  # also if the first cannot be closed
             self._home.close()
-        finally:
-            self._other.close()
 
     def describe_location(self, key: str) -> str:
         return self._home.describe_location(key)
@@ -210,7 +209,3 @@ class MovingStore(Store):
 
 def _warn(key: str, error: StoreError) -> None:
     log.warning("session %s: a copy of it may be left in the other store: %s", reference(key), error)
-
-
-def _until(end: float) -> float:
-    return max(end - time.monotonic(), 0)

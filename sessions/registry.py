@@ -231,10 +231,9 @@ class StoreRegistry:
             stores = self._opened(app).stores
             if name not in stores:
                 stores[name] = self._new_store(app, settings)
-                stock = chosen_class(given)
+                ours, stock = settings.storage_class, chosen_class(given)
                 if stock in _STOCK:
-                    ours = settings.storage_class.__name__
-                    log.info("%s of CherryPy is answered by sessions.%s", stock.__name__, ours)
+                    log.info("%s of CherryPy is answered by sessions.%s", stock.__name__, ours.__name__)
             return settings, stores[name]
 
     def _new_store(self, app: Any, settings: Settings) -> Store:

@@ -26,7 +26,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -136,6 +136,18 @@ def name_of(key: str) -> str:
     return f"sessions:{{{key}}}"
 
 
+def _read(url: str, parse: Callable[[str], dict[str, Any]]) -> tuple[list[tuple[str, int]], dict[str, Any]]:
+    """Return host and port of each server that a url names, or the path of a socket and 0; and its other options."""
+    try:
+        several = _URL.fullmatch(url)
+        urls = [f"{several[1]}{one}{several[3]}" for one in several[2].split(",")] if several else [url]
+        given = [parse(one) for one in urls]
+    except (ValueError, AttributeError, TypeError):  # its text may quote the password
+        raise ConfigError("url must be text such as redis://user:password@localhost:6379/0") from None
+    path = given[0].pop("path", "")
+    return [(path or one.get("host", "localhost"), 0 if path else one.get("port", 6379)) for one in given], given[0]
+
+
 def _get(key: str) -> Call:
     name = name_of(key)
     return name, ("HGET", name, "record"), ()
@@ -241,19 +253,13 @@ class RedisStore(Store):
         except ImportError as error:
             raise ConfigError("RedisSession needs a driver: pip install redis") from error
         seconds = timeout_option(server_timeout, ANSWER)
-        try:
-            several = _URL.fullmatch(url)
-            urls = [f"{several[1]}{one}{several[3]}" for one in several[2].split(",")] if several else [url]
-            given: list[dict[str, Any]] = [parse_url(one) for one in urls]  # type: ignore[no-untyped-call]
-        except (ValueError, AttributeError, TypeError):  # its text may quote the password
-            raise ConfigError("url must be text such as redis://user:password@localhost:6379/0") from None
-        path, cluster = given[0].pop("path", ""), cluster or len(given) > 1
-        nodes = [(path or one.get("host", "localhost"), 0 if path else one.get("port", 6379)) for one in given]
-        if cluster and (path or given[0].get("db")):
+        nodes, options = _read(url, parse_url)
+        cluster = cluster or len(nodes) > 1
+        if cluster and (not nodes[0][1] or options.get("db")):
             raise ConfigError("url must name no socket, and no database but 0, for a cluster has none")
         # Last, so that the url cannot undo them. Nothing is sent twice: the first may have arrived. RESP 2: the driver
         # greets a server of it in fewer words, and needs none of what the other version adds.
-        options = given[0] | {
+        options |= {
             "socket_timeout": seconds, "socket_connect_timeout": min(seconds, _CONNECT), "protocol": 2,
             "retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "decode_responses": False,
         }  # fmt: skip
@@ -357,15 +363,15 @@ class RedisStore(Store):
         return found
 
     def scan(self) -> Iterator[tuple[str, Record]]:
-        before, after = name_of(f"{self.namespace}*").split("*")
+        scan = "MATCH", name_of(f"{self.namespace}*"), "COUNT", _SCANNED
         for server in self._servers.all():
-            cursor: bytes | int = b""
+            cursor: bytes | int = 0
             while cursor != b"0":
-                (answer,) = server.send("scan", ("SCAN", cursor or 0, "MATCH", f"{before}*{after}", "COUNT", _SCANNED))
+                (answer,) = server.send("scan", ("SCAN", cursor, *scan))
                 if isinstance(answer, Exception):
                     raise server.unavailable(answer)
                 cursor, names = answer
-                keys = {name.decode().removeprefix("sessions:{").removesuffix(after) for name in names}
+                keys = {name.decode().removeprefix("sessions:{").removesuffix("}") for name in names}
                 found = self.load_all(key for key in keys if not self.is_index(key))
                 yield from ((key, record) for key, record in found.items() if record.kind == SESSION)
 
