@@ -338,9 +338,9 @@ def test_copy_refuses_what_is_no_move(copy: Any) -> None:
 class MovingFromPostgresql(MovingStore):
     """From a table to files, as the registry makes it."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, dsn: str) -> None:
         new = FileStore(storage_path=str(place / "sessions"))
-        super().__init__(PostgresqlStore(dsn=postgresql().dsn, table=table_of(place)), new, takes_over=True)
+        super().__init__(PostgresqlStore(dsn=dsn, table=table_of(place)), new, takes_over=True)
 
     def __setattr__(self, name: str, value: object) -> None:
         super().__setattr__(name, value)
@@ -357,7 +357,7 @@ class TestMoving(StoreContract):
 
     @pytest.fixture
     def factory(self, tmp_path: Path) -> Factory:
-        return partial(MovingFromPostgresql, tmp_path)
+        return partial(MovingFromPostgresql, tmp_path, postgresql().dsn)
 
     def damage(self, store: Store, key: str) -> None:
         assert isinstance(store, MovingStore)
