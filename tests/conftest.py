@@ -157,7 +157,7 @@ def pytest_configure() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def programs_or_none(pytestconfig: pytest.Config) -> None:
-    """Let tests start programs only when they were asked for: what is left takes a minute and a half on two cores."""
+    """Let tests start programs only when they were asked for: what is left takes two minutes."""
     if not pytestconfig.getoption("--all"):
         sys.addaudithook(skip_programs)
 
